@@ -1,0 +1,15 @@
+//! The rules of Matrix: rooms, sync, accounts, devices, receipts, profiles.
+//!
+//! The engine gathers, decides and commits. It decides; it asks `hearth-storage` for rows and the few traits
+//! that it owns ([`Clock`], [`Entropy`]) for everything outside. It knows nothing of HTTP, routes, SQL or other
+//! servers' addresses.
+//!
+//! Its verbs are free functions over an [`Engine`]: `accounts::login::login(&engine, …)`.
+
+mod config;
+mod engine;
+mod outside;
+
+pub use config::{Config, RateLimits, Registration};
+pub use engine::Engine;
+pub use outside::{Clock, Entropy, OsEntropy, SystemClock};
