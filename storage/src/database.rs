@@ -13,7 +13,7 @@ use sqlx::{
 
 use crate::{Result, StorageError};
 
-static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+pub(crate) static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// What the query functions of this crate run on: a pooled connection or a transaction gives one.
 pub type Connection = sqlx::PgConnection;

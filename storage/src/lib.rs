@@ -9,9 +9,14 @@
 
 mod database;
 mod error;
+mod numbers;
+#[cfg(feature = "test-database")]
+pub mod test_database;
+pub mod users;
 
 pub use database::{Connection, Database, DatabaseOptions, Pooled, Transaction};
 pub use error::StorageError;
+pub use numbers::{DeviceNid, EventNid, KeyNid, NumberSource, Position, RoomNid, StateNid, TypeNid, UserNid};
 
 /// A result of this crate.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
