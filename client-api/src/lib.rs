@@ -1,1 +1,22 @@
-//! placeholder
+//! The client-server API: one line a route, one thin handler an endpoint.
+//!
+//! A handler has its ruma endpoint's name, is given the decoded request, makes one engine call and encodes the
+//! outcome. Rules are the engine's; which of its refusals has which of the spec's codes is in [`errors`] alone.
+
+mod errors;
+mod routes;
+mod server_information;
+
+use std::sync::Arc;
+
+use axum::Router;
+use hearth_engine::Engine;
+
+pub use routes::routes;
+
+/// All of the client-server API as a service, with what holds for each route: limits, CORS, request log, standard
+/// errors. To serve other routes beside it, merge them with [`routes`] and finish both with
+/// [`hearth_endpoint::serve`].
+pub fn router(engine: Arc<Engine>) -> Router {
+    hearth_endpoint::serve(routes(), engine)
+}

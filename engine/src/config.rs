@@ -1,6 +1,7 @@
 //! What the engine is told by the operator. Built by `homeserver` from the configuration file.
 
-use ruma::{OwnedServerName, RoomVersionId};
+use ipnet::IpNet;
+use ruma::{OwnedServerName, OwnedUserId, RoomVersionId};
 
 /// The engine's settings.
 #[derive(Debug, Clone)]
@@ -17,6 +18,30 @@ pub struct Config {
     pub default_room_version: RoomVersionId,
     /// The memory that room heads and cached events may take, in bytes.
     pub room_memory_bytes: u64,
+    /// `trusted_proxies`: networks whose `X-Forwarded-For` is believed, besides loopback and Unix sockets.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `[support]`.
+    pub support: Support,
+}
+
+/// `[support]`: what `.well-known/matrix/support` tells. Nothing is told while both are empty.
+#[derive(Debug, Clone, Default)]
+pub struct Support {
+    /// `support_page`: the URL of a page for this server's users.
+    pub page: Option<String>,
+    /// `contacts`: who runs this server.
+    pub contacts: Vec<SupportContact>,
+}
+
+/// `[[support.contacts]]`. At least one way to reach the person is set.
+#[derive(Debug, Clone)]
+pub struct SupportContact {
+    /// `role`: `m.role.admin`, `m.role.security` or a namespaced one.
+    pub role: String,
+    /// `matrix_id`, of this server or another.
+    pub matrix_id: Option<OwnedUserId>,
+    /// `email_address`.
+    pub email_address: Option<String>,
 }
 
 /// `[registration]`.
@@ -47,6 +72,8 @@ impl Config {
             rate_limits: RateLimits { enabled: true },
             default_room_version: RoomVersionId::V12,
             room_memory_bytes: 256 << 20,
+            trusted_proxies: Vec::new(),
+            support: Support::default(),
         }
     }
 }

@@ -10,6 +10,6 @@ mod config;
 mod engine;
 mod outside;
 
-pub use config::{Config, RateLimits, Registration};
+pub use config::{Config, RateLimits, Registration, Support, SupportContact};
 pub use engine::Engine;
 pub use outside::{Clock, Entropy, OsEntropy, SystemClock};

@@ -1,0 +1,96 @@
+//! What the server says about itself: versions, capabilities, and where it is.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use hearth_endpoint::{MatrixError, Ruma};
+use hearth_engine::{Engine, SupportContact};
+use http::Uri;
+use ruma::api::client::discovery::{
+    discover_homeserver::{self, HomeserverInfo},
+    discover_support::{self, Contact},
+};
+use serde_json::{Value, json};
+
+/// `GET /.well-known/matrix/client`
+pub(crate) async fn discover_homeserver(
+    State(engine): State<Arc<Engine>>,
+    _: Ruma<discover_homeserver::Request>,
+) -> Result<discover_homeserver::Response, MatrixError> {
+    let Some(base_url) = &engine.config.public_url else {
+        return Err(not_told());
+    };
+    let base_url = base_url.trim_end_matches('/').to_owned();
+    Ok(discover_homeserver::Response::new(HomeserverInfo::new(base_url)))
+}
+
+/// `GET /.well-known/matrix/server`, by which other servers find this one.
+pub(crate) async fn discover_server(State(engine): State<Arc<Engine>>) -> Result<Json<Value>, MatrixError> {
+    let public_url = engine.config.public_url.as_deref();
+    let server = public_url.and_then(federation_address).ok_or_else(not_told)?;
+    Ok(Json(json!({ "m.server": server })))
+}
+
+/// `GET /.well-known/matrix/support`
+pub(crate) async fn discover_support(
+    State(engine): State<Arc<Engine>>,
+    _: Ruma<discover_support::Request>,
+) -> Result<discover_support::Response, MatrixError> {
+    let support = &engine.config.support;
+    let contacts = support.contacts.iter().filter_map(contact).collect::<Vec<_>>();
+    if contacts.is_empty() && support.page.is_none() {
+        return Err(not_told());
+    }
+    let mut response = discover_support::Response::with_contacts(contacts);
+    response.support_page.clone_from(&support.page);
+    Ok(response)
+}
+
+fn not_told() -> MatrixError {
+    MatrixError::not_found("This server does not tell.")
+}
+
+/// The host and port of an `https` URL; the port is spelled out, since its absence would mean 8448. Other servers
+/// speak nothing but TLS, so an `http` URL leads to none.
+fn federation_address(public_url: &str) -> Option<String> {
+    let url: Uri = public_url.parse().ok()?;
+    if url.scheme_str() != Some("https") {
+        return None;
+    }
+    Some(format!("{}:{}", url.host()?, url.port_u16().unwrap_or(443)))
+}
+
+fn contact(contact: &SupportContact) -> Option<Contact> {
+    let role = contact.role.as_str().into();
+    let mut told = match (&contact.matrix_id, &contact.email_address) {
+        (Some(matrix_id), _) => Contact::with_matrix_id(role, matrix_id.clone()),
+        (None, Some(email_address)) => Contact::with_email_address(role, email_address.clone()),
+        (None, None) => return None,
+    };
+    told.email_address.clone_from(&contact.email_address);
+    Some(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::federation_address;
+
+    #[test]
+    fn other_servers_are_led_to_the_public_url() {
+        let address = |url| federation_address(url);
+        assert_eq!(
+            address("https://chat.example.org").as_deref(),
+            Some("chat.example.org:443")
+        );
+        assert_eq!(
+            address("https://chat.example.org:8448/").as_deref(),
+            Some("chat.example.org:8448")
+        );
+        assert_eq!(
+            address("https://[2001:db8::1]/x").as_deref(),
+            Some("[2001:db8::1]:443")
+        );
+        assert_eq!(address("http://localhost:8008"), None);
+        assert_eq!(address("not a url"), None);
+    }
+}

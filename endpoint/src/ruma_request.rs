@@ -1,0 +1,129 @@
+//! The extractor of every endpoint that ruma knows: decoded, authenticated, limited.
+
+use std::sync::Arc;
+
+use axum::{
+    RequestExt,
+    extract::{FromRequest, RawPathParams, Request, rejection::RawPathParamsRejection},
+};
+use bytes::Bytes;
+use hearth_engine::Engine;
+use http::StatusCode;
+use ruma::api::{
+    IncomingRequest, IncomingRequestExt,
+    error::{DeserializationError, ErrorKind, FromHttpRequestError, HeaderDeserializationError},
+};
+use tracing::Span;
+
+use crate::{
+    Client, Identify, MatrixError, body,
+    identify::Identity,
+    limits::{self, Limits},
+};
+
+/// A request of a ruma endpoint, with who sent it.
+///
+/// Take it apart in the handler's arguments:
+///
+/// ```ignore
+/// async fn join_room_by_id(
+///     State(engine): State<Arc<Engine>>,
+///     Ruma { request, requester, .. }: Ruma<join_room_by_id::v3::Request>,
+/// ) -> Result<join_room_by_id::v3::Response, MatrixError>
+/// ```
+///
+/// For endpoints whose body is JSON or empty. What is wrong with a request is answered here, in this order: a path
+/// that isn't UTF-8, the token, the rate limit, the size of the body, its JSON, its shape.
+#[derive(Debug)]
+pub struct Ruma<R>
+where
+    R: IncomingRequest<Authentication: Identify>,
+{
+    /// What is asked.
+    pub request: R,
+    /// Who asks: a `Requester`, an `Option<Requester>` or `()`, as the endpoint's authentication has it.
+    pub requester: <R::Authentication as Identify>::Identity,
+    /// From where.
+    pub client: Client,
+    /// The body as it came; empty where there was none.
+    pub body: Bytes,
+}
+
+impl<R> FromRequest<Arc<Engine>> for Ruma<R>
+where
+    R: IncomingRequest<Authentication: Identify> + Send,
+{
+    type Rejection = MatrixError;
+
+    async fn from_request(mut request: Request, engine: &Arc<Engine>) -> Result<Self, MatrixError> {
+        let path_args = path_args(&mut request).await?;
+        let (parts, body) = request.into_parts();
+        let client = Client::of(&parts, &engine.config.trusted_proxies);
+
+        let requester = R::Authentication::identify(engine, &client, &parts).await?;
+        let user = requester.user_id();
+        if let Some(user) = user {
+            Span::current().record("user", user.as_str());
+        }
+        if let Some(limits) = parts.extensions.get::<Arc<Limits>>() {
+            limits.check(limits::class::<R>(), &client, user)?;
+        }
+
+        let limit = if user.is_some() {
+            body::MAX_BODY
+        } else {
+            body::MAX_ANONYMOUS_BODY
+        };
+        let body = body::read(&parts.headers, body, limit).await?;
+        body::check_json(&parts.method, &body)?;
+        let path_args: Vec<_> = path_args.iter().map(|(_, value)| value).collect();
+        let request = R::try_from_http_request(http::Request::from_parts(parts, &body), &path_args)
+            .map_err(|error| refusal(&error, &body))?;
+        Ok(Self {
+            request,
+            requester,
+            client,
+            body,
+        })
+    }
+}
+
+async fn path_args(request: &mut Request) -> Result<RawPathParams, MatrixError> {
+    request
+        .extract_parts::<RawPathParams>()
+        .await
+        .map_err(|rejection| match rejection {
+            RawPathParamsRejection::InvalidUtf8InPathParam(_) => {
+                MatrixError::invalid_param("The path of this request is not UTF-8.")
+            }
+            rejection => MatrixError::internal(rejection),
+        })
+}
+
+/// The spec's code for what ruma could not read. The sentence may repeat what the client sent: it goes back to
+/// the client, not to the log.
+fn refusal(error: &FromHttpRequestError, body: &Bytes) -> MatrixError {
+    use DeserializationError as Cause;
+    let cause = match error {
+        FromHttpRequestError::MethodMismatch { .. } => return MatrixError::method_not_allowed(),
+        FromHttpRequestError::Deserialization(cause) => cause,
+        _ => return MatrixError::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, error.to_string()),
+    };
+    match cause {
+        Cause::Json(error) => {
+            let body = if body.is_empty() { b"{}".as_slice() } else { body };
+            body::bad_body(
+                body,
+                format!("The body of this request is not as it should be: {error}."),
+            )
+        }
+        Cause::Header(HeaderDeserializationError::MissingHeader(_)) => {
+            MatrixError::missing_param(cause.to_string())
+        }
+        // serde's words for a field without a default; ruma has no variant for it.
+        Cause::Query(error) if error.to_string().starts_with("missing field") => {
+            MatrixError::missing_param(error.to_string())
+        }
+        _ => MatrixError::invalid_param(cause.to_string()),
+    }
+}
