@@ -11,7 +11,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::{Result, StorageError};
+use crate::{NumberSource, Result, StorageError};
 
 pub(crate) static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
@@ -93,6 +93,11 @@ impl Database {
     /// A connection outside the pool, with time-outs of seconds, for a task that keeps it.
     pub(crate) async fn dedicated(&self) -> Result<Connection> {
         Ok(Connection::connect_with(&self.connect).await?)
+    }
+
+    /// Gives out numbers for events and states. One per server.
+    pub fn numbers(&self) -> NumberSource {
+        NumberSource::new(self.clone())
     }
 
     /// Connections of the pool: how many exist, and how many of these are idle.

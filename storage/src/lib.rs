@@ -7,11 +7,27 @@
 //! Queries are functions on a [`Connection`], so that callers compose them in one [`Transaction`]. Absence is
 //! `Ok(None)`.
 
+pub mod accounts;
 mod database;
+pub mod devices;
 mod error;
+mod event_ids;
+pub mod events;
+pub mod log;
+pub mod state_changes;
+pub mod rooms;
+pub mod receipts;
+pub mod memberships;
+pub mod interned;
+pub mod aliases;
+pub mod account_data;
 mod numbers;
+pub mod states;
+pub mod registration_nonces;
 #[cfg(feature = "test-database")]
 pub mod test_database;
+pub mod tokens;
+pub mod uia_sessions;
 pub mod users;
 
 pub use database::{Connection, Database, DatabaseOptions, Pooled, Transaction};
@@ -20,3 +36,11 @@ pub use numbers::{DeviceNid, EventNid, KeyNid, NumberSource, Position, RoomNid, 
 
 /// A result of this crate.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+/// Text that is stored as bytes because it may hold U+0000. Only text is ever put there.
+pub(crate) fn text(bytes: Vec<u8>) -> std::sync::Arc<str> {
+    match String::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into(),
+    }
+}

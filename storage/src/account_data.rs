@@ -1,0 +1,52 @@
+//! Account data, global and per room.
+
+use std::sync::Arc;
+
+use crate::{Connection, Position, Result, RoomNid, UserNid, log::AccountData, text};
+
+/// The account data of a user that took its place in the log after `since` and up to `upto`, with positions, in no
+/// order: global, and that of every room.
+pub async fn of_user(
+    connection: &mut Connection,
+    user_nid: UserNid,
+    since: Position,
+    upto: Position,
+) -> Result<Vec<(Position, AccountData)>> {
+    let rows = sqlx::query!(
+        "SELECT room_nid, data_type, position, content FROM account_data
+         WHERE user_nid = $1 AND position > $2 AND position <= $3",
+        user_nid.0,
+        since.0,
+        upto.0
+    )
+    .fetch_all(connection)
+    .await?;
+    let data = rows.into_iter().map(|row| {
+        let data = AccountData {
+            user_nid,
+            room_nid: (row.room_nid != 0).then_some(RoomNid(row.room_nid)),
+            data_type: text(row.data_type),
+            content: text(row.content),
+        };
+        (Position(row.position), data)
+    });
+    Ok(data.collect())
+}
+
+/// The content of one type of account data.
+pub async fn find(
+    connection: &mut Connection,
+    user_nid: UserNid,
+    room_nid: Option<RoomNid>,
+    data_type: &str,
+) -> Result<Option<Arc<str>>> {
+    let content = sqlx::query_scalar!(
+        "SELECT content FROM account_data WHERE user_nid = $1 AND room_nid = $2 AND data_type = $3",
+        user_nid.0,
+        room_nid.map_or(0, |nid| nid.0),
+        data_type.as_bytes()
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(content.map(text))
+}

@@ -1,0 +1,293 @@
+//! Stored events, by number, ID, position and place in their room.
+
+use std::sync::Arc;
+
+use crate::{
+    Connection, DeviceNid, EventNid, KeyNid, Position, Result, RoomNid, StateNid, TypeNid, UserNid, event_ids,
+    log::NewEvent, text,
+};
+
+/// A stored event.
+#[derive(Debug, Clone)]
+pub struct StoredEvent {
+    /// What was stored.
+    pub event: NewEvent,
+    /// Its position in the log; 0 for one that is not live.
+    pub position: Position,
+    /// Second part of its place in the room: 0 for a live event.
+    pub sub: i32,
+    /// The event that redacted it. `event.pdu` may still be the unredacted form.
+    pub redacted_by: Option<EventNid>,
+}
+
+/// A place in the order of a room, between or at events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The sequence number.
+    pub sequence: i64,
+    /// 0 for live events, negative for those fetched later.
+    pub sub: i32,
+}
+
+impl Place {
+    /// After every event of a room.
+    pub const END: Self = Self { sequence: i64::MAX, sub: 0 };
+    /// Before every event of a room.
+    pub const START: Self = Self { sequence: 0, sub: i32::MIN };
+}
+
+/// One row of the query that every function here makes; sqlx needs the text of each.
+struct Row {
+    event_nid: i64,
+    event_id: Vec<u8>,
+    room_nid: i64,
+    sequence: Option<i64>,
+    sub: i32,
+    position: Option<i64>,
+    type_nid: i64,
+    key_nid: Option<i64>,
+    sender_nid: i64,
+    state_after: Option<i64>,
+    origin_server_ts: i64,
+    pdu: Vec<u8>,
+    redacted_by: Option<i64>,
+    device_nid: Option<i64>,
+    txn_id: Option<Vec<u8>>,
+}
+
+impl From<Row> for StoredEvent {
+    fn from(row: Row) -> Self {
+        let transaction = row.device_nid.zip(row.txn_id);
+        Self {
+            event: NewEvent {
+                event_nid: EventNid(row.event_nid),
+                event_id: event_ids::unpack(&row.event_id),
+                room_nid: RoomNid(row.room_nid),
+                sequence: row.sequence.unwrap_or(0),
+                type_nid: TypeNid(row.type_nid),
+                key_nid: row.key_nid.map(KeyNid),
+                sender_nid: UserNid(row.sender_nid),
+                state_after: StateNid(row.state_after.unwrap_or(0)),
+                origin_server_ts: row.origin_server_ts,
+                pdu: text(row.pdu),
+                transaction: transaction.map(|(device_nid, txn_id)| (DeviceNid(device_nid), text(txn_id))),
+            },
+            position: Position(row.position.unwrap_or(0)),
+            sub: row.sub,
+            redacted_by: row.redacted_by.map(EventNid),
+        }
+    }
+}
+
+macro_rules! select_events {
+    ($connection:expr, $tail:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT e.event_nid AS "event_nid!", e.event_id AS "event_id!", e.room_nid AS "room_nid!",
+                      e.sequence AS "sequence?", e.sub AS "sub!", e.position AS "position?", e.type_nid AS "type_nid!",
+                      e.key_nid AS "key_nid?", e.sender_nid AS "sender_nid!", e.state_after AS "state_after?",
+                      e.origin_server_ts AS "origin_server_ts!", e.pdu AS "pdu!", r.redaction_nid AS "redacted_by?",
+                      t.device_nid AS "device_nid?", t.txn_id AS "txn_id?"
+               FROM events e
+               LEFT JOIN redactions r ON r.event_nid = e.event_nid
+               LEFT JOIN client_transactions t ON t.event_nid = e.event_nid "# + $tail,
+            $($argument),*
+        )
+        .fetch_all($connection)
+        .await
+        .map(|rows| rows.into_iter().map(StoredEvent::from).collect::<Vec<_>>())
+    };
+}
+
+/// Events by number, in no order; numbers that stand for nothing are passed over.
+pub async fn by_nids(connection: &mut Connection, event_nids: &[EventNid]) -> Result<Vec<StoredEvent>> {
+    let nids: Vec<i64> = event_nids.iter().map(|nid| nid.0).collect();
+    Ok(select_events!(connection, "WHERE e.event_nid = ANY($1)", &nids)?)
+}
+
+/// An accepted event by its ID.
+pub async fn by_id(connection: &mut Connection, event_id: &str) -> Result<Option<StoredEvent>> {
+    let packed = event_ids::pack(event_id);
+    Ok(select_events!(connection, "WHERE e.event_id = $1 AND e.status = 0", &packed)?.pop())
+}
+
+/// The live events after `from` up to `to`, in order.
+pub async fn by_position(connection: &mut Connection, from: Position, to: Position) -> Result<Vec<StoredEvent>> {
+    Ok(select_events!(connection, "WHERE e.position > $1 AND e.position <= $2 ORDER BY e.position", from.0, to.0)?)
+}
+
+/// Up to `limit` events of a room before `before`, not beyond `after`, newest first; none beyond `upto` in the log.
+pub async fn page_backwards(
+    connection: &mut Connection,
+    room_nid: RoomNid,
+    before: Place,
+    after: Place,
+    upto: Position,
+    limit: i64,
+) -> Result<Vec<StoredEvent>> {
+    Ok(select_events!(
+        connection,
+        "WHERE e.room_nid = $1 AND (e.sequence, e.sub) < ($2, $3) AND (e.sequence, e.sub) > ($4, $5)
+             AND (e.position IS NULL OR e.position <= $6)
+         ORDER BY e.sequence DESC, e.sub DESC LIMIT $7",
+        room_nid.0,
+        before.sequence,
+        before.sub,
+        after.sequence,
+        after.sub,
+        upto.0,
+        limit
+    )?)
+}
+
+/// Up to `limit` events of a room after `after`, before `before`, oldest first; none beyond `upto` in the log.
+pub async fn page_forwards(
+    connection: &mut Connection,
+    room_nid: RoomNid,
+    after: Place,
+    before: Place,
+    upto: Position,
+    limit: i64,
+) -> Result<Vec<StoredEvent>> {
+    Ok(select_events!(
+        connection,
+        "WHERE e.room_nid = $1 AND (e.sequence, e.sub) > ($2, $3) AND (e.sequence, e.sub) < ($4, $5)
+             AND (e.position IS NULL OR e.position <= $6)
+         ORDER BY e.sequence, e.sub LIMIT $7",
+        room_nid.0,
+        after.sequence,
+        after.sub,
+        before.sequence,
+        before.sub,
+        upto.0,
+        limit
+    )?)
+}
+
+/// The newest events of many rooms: for each room up to `limit` after its `since` and none beyond its `upto` in the
+/// log, oldest first within a room.
+pub async fn newest_of_rooms(
+    connection: &mut Connection,
+    rooms: &[(RoomNid, Position, Position)],
+    limit: i64,
+) -> Result<Vec<StoredEvent>> {
+    let nids: Vec<i64> = rooms.iter().map(|room| room.0.0).collect();
+    let since: Vec<i64> = rooms.iter().map(|room| room.1.0).collect();
+    let upto: Vec<i64> = rooms.iter().map(|room| room.2.0).collect();
+    Ok(select_events!(
+        connection,
+        "JOIN (SELECT n.event_nid FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS room (room_nid, since, upto)
+               CROSS JOIN LATERAL (
+                   SELECT x.event_nid FROM events x
+                   WHERE x.room_nid = room.room_nid AND x.position > room.since AND x.position <= room.upto AND x.sub = 0
+                   ORDER BY x.sequence DESC LIMIT $4
+               ) n) newest ON newest.event_nid = e.event_nid
+         ORDER BY e.room_nid, e.sequence",
+        &nids,
+        &since,
+        &upto,
+        limit
+    )?)
+}
+
+/// The place in a room up to which the log had come at `position`: that of its last live event by then.
+pub async fn place_at(connection: &mut Connection, room_nid: RoomNid, position: Position) -> Result<Place> {
+    let sequence = sqlx::query_scalar!(
+        "SELECT sequence FROM events WHERE room_nid = $1 AND position <= $2 AND sub = 0
+         ORDER BY sequence DESC LIMIT 1",
+        room_nid.0,
+        position.0
+    )
+    .fetch_optional(connection)
+    .await?
+    .flatten();
+    Ok(Place { sequence: sequence.unwrap_or(0), sub: 0 })
+}
+
+/// The event a request of a device made, if it made one.
+pub async fn by_transaction(
+    connection: &mut Connection,
+    device_nid: DeviceNid,
+    request_key: &[u8; 16],
+) -> Result<Option<String>> {
+    let packed = sqlx::query_scalar!(
+        "SELECT e.event_id FROM client_transactions t JOIN events e ON e.event_nid = t.event_nid
+         WHERE t.device_nid = $1 AND t.request_key = $2",
+        device_nid.0,
+        request_key.as_slice()
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(packed.map(|packed| event_ids::unpack(&packed)))
+}
+
+/// A request of a device, and the event it made.
+#[derive(Debug, Clone)]
+pub struct RecentTransaction {
+    /// What identifies the request among those of the device.
+    pub request_key: [u8; 16],
+    /// The event it made.
+    pub event_id: String,
+}
+
+/// The requests of a device since `since` (milliseconds), newest first, up to `limit`.
+pub async fn recent_transactions(
+    connection: &mut Connection,
+    device_nid: DeviceNid,
+    since: i64,
+    limit: i64,
+) -> Result<Vec<RecentTransaction>> {
+    let rows = sqlx::query!(
+        "SELECT t.request_key, e.event_id FROM client_transactions t JOIN events e ON e.event_nid = t.event_nid
+         WHERE t.device_nid = $1 AND t.created_at >= $2 ORDER BY t.created_at DESC LIMIT $3",
+        device_nid.0,
+        since,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    let recent = rows.into_iter().filter_map(|row| {
+        let request_key = row.request_key.try_into().ok()?;
+        Some(RecentTransaction { request_key, event_id: event_ids::unpack(&row.event_id) })
+    });
+    Ok(recent.collect())
+}
+
+/// Forgets requests older than `before` (milliseconds); the answer is how many.
+pub async fn drop_transactions(connection: &mut Connection, before: i64) -> Result<u64> {
+    let done = sqlx::query!("DELETE FROM client_transactions WHERE created_at < $1", before).execute(connection).await?;
+    Ok(done.rows_affected())
+}
+
+/// Replaces the stored form of a redacted event.
+pub async fn prune(connection: &mut Connection, event_nid: EventNid, redacted: &str) -> Result<()> {
+    sqlx::query!(
+        "WITH pruned AS (UPDATE events SET pdu = $2 WHERE event_nid = $1)
+         UPDATE redactions SET pruned = true WHERE event_nid = $1",
+        event_nid.0,
+        redacted.as_bytes()
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Redacted events whose stored form is still whole, up to `limit`.
+pub async fn unpruned(connection: &mut Connection, limit: i64) -> Result<Vec<EventNid>> {
+    let nids = sqlx::query_scalar!("SELECT event_nid FROM redactions WHERE NOT pruned LIMIT $1", limit)
+        .fetch_all(connection)
+        .await?;
+    Ok(nids.into_iter().map(EventNid).collect())
+}
+
+impl StoredEvent {
+    /// Its place in the room.
+    pub fn place(&self) -> Place {
+        Place { sequence: self.event.sequence, sub: self.sub }
+    }
+
+    /// The stored event, shared.
+    pub fn into_event(self) -> Arc<NewEvent> {
+        Arc::new(self.event)
+    }
+}

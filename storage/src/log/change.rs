@@ -1,0 +1,247 @@
+//! A change: facts that become true together, at positions the committer gives.
+
+use std::sync::Arc;
+
+use crate::{DeviceNid, EventNid, KeyNid, Position, RoomNid, StateNid, TypeNid, UserNid};
+
+/// What one request, or one received event, makes true: all of it, or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// A room made by it, which its facts may already speak of.
+    pub new_rooms: Vec<NewRoom>,
+    /// Where it moves the heads of rooms, at most one move a room.
+    pub heads: Vec<HeadMove>,
+    /// States that its events refer to.
+    pub states: Vec<NewState>,
+    /// Events and facts, in the order in which they take their positions.
+    pub facts: Vec<Fact>,
+    /// Aliases made by it.
+    pub aliases: Vec<Alias>,
+    /// The requests that its events answer.
+    pub transactions: Vec<ClientTransaction>,
+}
+
+impl Change {
+    /// A change of one fact.
+    pub fn of(fact: Fact) -> Self {
+        Self { facts: vec![fact], ..Self::default() }
+    }
+
+    /// The rooms whose heads it moves.
+    pub fn rooms(&self) -> impl Iterator<Item = RoomNid> + '_ {
+        self.heads.iter().map(|head| head.room_nid)
+    }
+}
+
+/// One thing that becomes true and that sync, federation or another node's cache learns from the log.
+#[derive(Debug, Clone)]
+pub enum Fact {
+    /// An event, with the changes of current state that it caused at its own position.
+    Event(Arc<NewEvent>, Vec<StateChange>),
+    /// Changes of current state that no event of this change caused: a merge of forks.
+    State(RoomNid, Vec<StateChange>),
+    /// The current membership of a user in a room; it takes the position of the fact before it in the change when
+    /// that is the event which caused it.
+    Membership(MembershipChange),
+    /// An event was redacted by another.
+    Redaction(Redaction),
+    /// A receipt.
+    Receipt(Receipt),
+    /// Account data.
+    AccountData(AccountData),
+    /// Tokens, devices or the standing of a user changed: drop what is cached of them.
+    Account(UserNid),
+}
+
+/// A room that becomes known.
+#[derive(Debug, Clone)]
+pub struct NewRoom {
+    /// Its number.
+    pub room_nid: RoomNid,
+    /// Its ID.
+    pub room_id: String,
+    /// Its version.
+    pub room_version: String,
+}
+
+/// The move of a room's head.
+#[derive(Debug, Clone)]
+pub struct HeadMove {
+    /// The room.
+    pub room_nid: RoomNid,
+    /// The sequence number on which the change was decided; 0 for a new room.
+    pub sequence_before: i64,
+    /// The sequence number of its last event afterwards.
+    pub sequence: i64,
+    /// The forward extremities afterwards.
+    pub forward_extremities: Vec<EventNid>,
+    /// The current state afterwards.
+    pub state_nid: StateNid,
+}
+
+/// A stored event, without its position.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// Its number.
+    pub event_nid: EventNid,
+    /// Its ID.
+    pub event_id: String,
+    /// The room.
+    pub room_nid: RoomNid,
+    /// Its sequence number; live events only.
+    pub sequence: i64,
+    /// Its type.
+    pub type_nid: TypeNid,
+    /// Its type and state key, for a state event.
+    pub key_nid: Option<KeyNid>,
+    /// Its sender.
+    pub sender_nid: UserNid,
+    /// The state after it.
+    pub state_after: StateNid,
+    /// `origin_server_ts`, milliseconds.
+    pub origin_server_ts: i64,
+    /// The event as federation carries it, JSON without `event_id`.
+    pub pdu: Arc<str>,
+    /// The request that made it, for the device that sent it.
+    pub transaction: Option<(DeviceNid, Arc<str>)>,
+}
+
+/// A state, packed (see [`crate::states`]).
+#[derive(Debug, Clone)]
+pub struct NewState {
+    /// Its number.
+    pub state_nid: StateNid,
+    /// The state it changed.
+    pub previous_nid: Option<StateNid>,
+    /// Deltas since the last whole state.
+    pub depth: i16,
+    /// The packed delta, or the whole.
+    pub body: Vec<u8>,
+}
+
+/// The change of one key of a room's current state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateChange {
+    /// The type and state key.
+    pub key_nid: KeyNid,
+    /// The event before.
+    pub old: Option<EventNid>,
+    /// The event after.
+    pub new: Option<EventNid>,
+}
+
+/// `membership` of a member event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i16)]
+pub enum Membership {
+    /// Not in the room, or no longer.
+    Leave = 0,
+    /// In the room.
+    Join = 1,
+    /// Invited.
+    Invite = 2,
+    /// Asked to join.
+    Knock = 3,
+    /// Banned.
+    Ban = 4,
+}
+
+impl Membership {
+    pub(crate) fn from_number(number: i16) -> Self {
+        match number {
+            1 => Self::Join,
+            2 => Self::Invite,
+            3 => Self::Knock,
+            4 => Self::Ban,
+            _ => Self::Leave,
+        }
+    }
+}
+
+/// The current membership of a user in a room.
+#[derive(Debug, Clone)]
+pub struct MembershipChange {
+    /// The room.
+    pub room_nid: RoomNid,
+    /// The user.
+    pub user_nid: UserNid,
+    /// The member event.
+    pub event_nid: EventNid,
+    /// The membership.
+    pub membership: Membership,
+    /// For a join: the position at which this unbroken time in the room began, when it began earlier than now.
+    pub joined_at: Option<Position>,
+    /// The user doesn't want to see the room again.
+    pub forgotten: bool,
+    /// For an invite or knock: a JSON array of the stripped state events that came with it.
+    pub stripped_state: Option<Arc<str>>,
+}
+
+/// A redaction that took effect.
+#[derive(Debug, Clone, Copy)]
+pub struct Redaction {
+    /// The room.
+    pub room_nid: RoomNid,
+    /// The redacted event.
+    pub event_nid: EventNid,
+    /// The event that redacted it.
+    pub redaction_nid: EventNid,
+}
+
+/// A receipt.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// The room.
+    pub room_nid: RoomNid,
+    /// Whose it is.
+    pub user_nid: UserNid,
+    /// `m.read`, `m.read.private`, …
+    pub receipt_type: Arc<str>,
+    /// The thread: a root event's ID, `main`, or empty for an unthreaded receipt.
+    pub thread: Arc<str>,
+    /// The event it points to.
+    pub event_id: Arc<str>,
+    /// When, milliseconds.
+    pub ts: i64,
+}
+
+/// Account data.
+#[derive(Debug, Clone)]
+pub struct AccountData {
+    /// The user.
+    pub user_nid: UserNid,
+    /// The room, or nothing for global account data.
+    pub room_nid: Option<RoomNid>,
+    /// The type.
+    pub data_type: Arc<str>,
+    /// The content, a JSON object.
+    pub content: Arc<str>,
+}
+
+/// A new alias of this server.
+#[derive(Debug, Clone)]
+pub struct Alias {
+    /// The full alias.
+    pub alias: String,
+    /// The room.
+    pub room_nid: RoomNid,
+    /// Who made it.
+    pub creator_nid: UserNid,
+    /// When, milliseconds.
+    pub created_at: i64,
+}
+
+/// A request that made an event.
+#[derive(Debug, Clone)]
+pub struct ClientTransaction {
+    /// The device that sent it.
+    pub device_nid: DeviceNid,
+    /// What identifies the request among those of the device.
+    pub request_key: [u8; 16],
+    /// The event it made.
+    pub event_nid: EventNid,
+    /// When, milliseconds.
+    pub created_at: i64,
+    /// The transaction id.
+    pub txn_id: Arc<str>,
+}

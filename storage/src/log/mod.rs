@@ -1,0 +1,19 @@
+//! The one log: what a change is, who commits it, and how the rest of the server hears of it.
+//!
+//! [`Committer`] writes; [`LogTail`] carries what was written to whoever follows; [`read_range`] reads from the
+//! tables what a tail has dropped.
+
+mod commit;
+mod committer;
+mod change;
+mod range;
+mod rows;
+mod tail;
+
+pub use change::{
+    AccountData, Alias, Change, ClientTransaction, Fact, HeadMove, Membership, MembershipChange, NewEvent, NewRoom,
+    NewState, Receipt, Redaction, StateChange,
+};
+pub use committer::{CommitError, Committed, Committer, CommitterStatus, Outcome, Slot};
+pub use range::{head, parted_at, read_range};
+pub use tail::{Entry, EntryKind, InProcessTail, LogTail, TailMessage, TailReceiver};

@@ -1,0 +1,39 @@
+//! The rows of a batch, as `commit_batch` (migration 1) takes them. Field order is that of the SQL types.
+
+macro_rules! row {
+    ($name:ident = $sql:literal { $($field:ident: $type:ty),* $(,)? }) => {
+        #[derive(Debug, Clone, sqlx::Type)]
+        #[sqlx(type_name = $sql)]
+        pub(super) struct $name { $(pub(super) $field: $type),* }
+    };
+}
+
+row!(RoomRow = "batch_room" { room_nid: i64, room_id: String, room_version: String });
+row!(HeadRow = "batch_head" {
+    room_nid: i64, sequence_before: i64, sequence: i64, forward_extremities: Vec<i64>, state_nid: i64,
+});
+row!(EventRow = "batch_event" {
+    event_nid: i64, room_nid: i64, sequence: Option<i64>, position: Option<i64>, type_nid: i64, key_nid: Option<i64>,
+    sender_nid: i64, state_after: Option<i64>, origin_server_ts: i64, sub: i32, status: i16, event_id: Vec<u8>,
+    pdu: Vec<u8>,
+});
+row!(StateRow = "batch_state" { state_nid: i64, previous_nid: Option<i64>, depth: i16, body: Vec<u8> });
+row!(StateChangeRow = "batch_state_change" {
+    position: i64, room_nid: i64, key_nid: i64, old_event_nid: Option<i64>, new_event_nid: Option<i64>,
+});
+row!(MembershipRow = "batch_membership" {
+    room_nid: i64, user_nid: i64, position: i64, event_nid: i64, joined_at: Option<i64>, membership: i16,
+    forgotten: bool, stripped_state: Option<Vec<u8>>,
+});
+row!(RedactionRow = "batch_redaction" { event_nid: i64, redaction_nid: i64 });
+row!(TransactionRow = "batch_transaction" {
+    device_nid: i64, request_key: Vec<u8>, event_nid: i64, created_at: i64, txn_id: Vec<u8>,
+});
+row!(ReceiptRow = "batch_receipt" {
+    room_nid: i64, user_nid: i64, receipt_type: String, thread: Vec<u8>, event_id: String, position: i64, ts: i64,
+});
+row!(AccountDataRow = "batch_account_data" {
+    user_nid: i64, room_nid: i64, data_type: Vec<u8>, position: i64, content: Vec<u8>,
+});
+row!(AccountChangeRow = "batch_account_change" { user_nid: i64, position: i64 });
+row!(AliasRow = "batch_alias" { alias: String, room_nid: i64, creator_nid: i64, created_at: i64 });
