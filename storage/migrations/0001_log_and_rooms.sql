@@ -4,16 +4,18 @@ CREATE TABLE log_head (
     id smallint CONSTRAINT log_head_pkey PRIMARY KEY CONSTRAINT log_head_one_row CHECK (id = 1),
     generation integer NOT NULL,
     epoch bigint NOT NULL,
+    session bigint NOT NULL,
     position bigint NOT NULL,
     timeline text NOT NULL
 ) WITH (fillfactor = 10);
 COMMENT ON TABLE log_head IS 'The fence: one row that every commit moves. A committer whose view of it is old writes nothing.';
 COMMENT ON COLUMN log_head.id IS 'Always 1.';
-COMMENT ON COLUMN log_head.generation IS 'Counts the times that a database failover lost the end of the log.';
+COMMENT ON COLUMN log_head.generation IS 'Counts the times that the end of the log may have been lost: by a database failover, or a restored backup.';
 COMMENT ON COLUMN log_head.epoch IS 'Counts the committers there have been; only the latest may write.';
+COMMENT ON COLUMN log_head.session IS 'Counts the connections of committers; a statement still under way on an earlier one writes nothing.';
 COMMENT ON COLUMN log_head.position IS 'The last position given. Positions are gap-free and in commit order.';
-COMMENT ON COLUMN log_head.timeline IS 'The PostgreSQL timeline of the last commit; another one means a failover.';
-INSERT INTO log_head VALUES (1, 1, 0, 0, '');
+COMMENT ON COLUMN log_head.timeline IS 'What log_timeline() said to the last committer; another answer means a failover or a restored backup.';
+INSERT INTO log_head (id, generation, epoch, session, position, timeline) VALUES (1, 1, 0, 0, 0, '');
 
 CREATE TABLE log_generations (
     generation integer CONSTRAINT log_generations_pkey PRIMARY KEY,
@@ -22,6 +24,22 @@ CREATE TABLE log_generations (
 COMMENT ON TABLE log_generations IS 'Where each generation of the log parted from the one before it.';
 COMMENT ON COLUMN log_generations.generation IS 'The generation that began.';
 COMMENT ON COLUMN log_generations.parted_at IS 'The last position shared with the generation before; an older token beyond it is cut back to it.';
+
+-- Which history of which database this is. A failover begins another timeline; a dump that is restored elsewhere comes
+-- to another cluster or database. A hosted PostgreSQL may keep the identifier of its cluster to itself.
+CREATE FUNCTION log_timeline() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    cluster text;
+BEGIN
+    BEGIN
+        SELECT system_identifier INTO cluster FROM pg_control_system();
+    EXCEPTION WHEN insufficient_privilege OR feature_not_supported OR undefined_function THEN
+        cluster := '';
+    END;
+    RETURN format('%s/%s/%s', cluster, (SELECT oid FROM pg_database WHERE datname = current_database()),
+        left(pg_walfile_name(pg_current_wal_lsn()), 8));
+END
+$$;
 
 -- Numbers are taken in blocks, so that the database is seldom asked for one.
 CREATE SEQUENCE event_nids INCREMENT BY 4096 MINVALUE 1;
@@ -164,12 +182,15 @@ COMMENT ON COLUMN memberships.stripped_state IS 'For an invite or knock, a JSON 
 CREATE TABLE redactions (
     event_nid bigint CONSTRAINT redactions_pkey PRIMARY KEY,
     redaction_nid bigint NOT NULL,
+    position bigint NOT NULL,
     pruned boolean NOT NULL DEFAULT false
 );
+CREATE INDEX redactions_position_idx ON redactions (position);
 CREATE INDEX redactions_unpruned_idx ON redactions (event_nid) WHERE NOT pruned;
 COMMENT ON TABLE redactions IS 'Events that were redacted.';
 COMMENT ON COLUMN redactions.event_nid IS 'The redacted event.';
 COMMENT ON COLUMN redactions.redaction_nid IS 'The event that redacted it first.';
+COMMENT ON COLUMN redactions.position IS 'The position in the log: that of the redacting event, or a later one where the redacted event came after it.';
 COMMENT ON COLUMN redactions.pruned IS 'events.pdu holds the redacted form by now.';
 
 CREATE TABLE client_transactions (
@@ -180,7 +201,7 @@ CREATE TABLE client_transactions (
     txn_id bytea NOT NULL,
     CONSTRAINT client_transactions_pkey PRIMARY KEY (device_nid, request_key)
 );
-CREATE INDEX client_transactions_event_idx ON client_transactions (event_nid);
+CREATE UNIQUE INDEX client_transactions_event_key ON client_transactions (event_nid);
 CREATE INDEX client_transactions_created_at_idx ON client_transactions USING brin (created_at);
 COMMENT ON TABLE client_transactions IS 'Requests that made an event, so that a retransmission finds the first answer.';
 COMMENT ON COLUMN client_transactions.device_nid IS 'The device that sent the request.';
@@ -256,7 +277,7 @@ CREATE TYPE batch_state AS (state_nid bigint, previous_nid bigint, depth smallin
 CREATE TYPE batch_state_change AS ("position" bigint, room_nid bigint, key_nid bigint, old_event_nid bigint, new_event_nid bigint);
 CREATE TYPE batch_membership AS (room_nid bigint, user_nid bigint, "position" bigint, event_nid bigint, joined_at bigint,
     membership smallint, forgotten boolean, stripped_state bytea);
-CREATE TYPE batch_redaction AS (event_nid bigint, redaction_nid bigint);
+CREATE TYPE batch_redaction AS (event_nid bigint, redaction_nid bigint, "position" bigint);
 CREATE TYPE batch_transaction AS (device_nid bigint, request_key bytea, event_nid bigint, created_at bigint, txn_id bytea);
 CREATE TYPE batch_receipt AS (room_nid bigint, user_nid bigint, receipt_type text, thread bytea, event_id text, "position" bigint, ts bigint);
 CREATE TYPE batch_account_data AS (user_nid bigint, room_nid bigint, data_type bytea, "position" bigint, content bytea);
@@ -266,33 +287,38 @@ CREATE TYPE batch_alias AS (alias text, room_nid bigint, creator_nid bigint, cre
 -- One batch of the committer, in one statement and so one transaction. The fence comes first: a committer that was
 -- replaced, or that is behind, changes nothing.
 CREATE FUNCTION commit_batch(
-    p_generation integer, p_epoch bigint, p_from bigint, p_to bigint,
+    p_generation integer, p_epoch bigint, p_session bigint, p_from bigint, p_to bigint,
     p_rooms batch_room[], p_heads batch_head[], p_events batch_event[], p_states batch_state[],
     p_state_changes batch_state_change[], p_memberships batch_membership[], p_redactions batch_redaction[],
     p_transactions batch_transaction[], p_receipts batch_receipt[], p_account_data batch_account_data[],
     p_account_changes batch_account_change[], p_aliases batch_alias[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
+    begun bigint;
     moved bigint;
 BEGIN
     UPDATE log_head SET position = p_to
-    WHERE id = 1 AND generation = p_generation AND epoch = p_epoch AND position = p_from;
+    WHERE id = 1 AND generation = p_generation AND epoch = p_epoch AND session = p_session AND position = p_from;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the log has moved on without this committer' USING ERRCODE = 'HE001';
     END IF;
     IF cardinality(p_rooms) > 0 THEN
         INSERT INTO rooms (room_nid, room_id, room_version) SELECT r.* FROM unnest(p_rooms) r;
-        INSERT INTO room_heads (room_nid, sequence, forward_extremities, state_nid)
-        SELECT h.room_nid, h.sequence, h.forward_extremities, h.state_nid
-        FROM unnest(p_heads) h WHERE h.room_nid IN (SELECT r.room_nid FROM unnest(p_rooms) r);
     END IF;
     IF cardinality(p_heads) > 0 THEN
+        -- A room that has no head yet stands at 0.
+        INSERT INTO room_heads AS old (room_nid, sequence, forward_extremities, state_nid)
+        SELECT h.room_nid, h.sequence, h.forward_extremities, h.state_nid
+        FROM unnest(p_heads) h WHERE h.sequence_before = 0
+        ON CONFLICT ON CONSTRAINT room_heads_pkey DO UPDATE SET sequence = excluded.sequence,
+            forward_extremities = excluded.forward_extremities, state_nid = excluded.state_nid
+            WHERE old.sequence = 0;
+        GET DIAGNOSTICS begun = ROW_COUNT;
         UPDATE room_heads SET sequence = h.sequence, forward_extremities = h.forward_extremities, state_nid = h.state_nid
         FROM unnest(p_heads) h
-        WHERE room_heads.room_nid = h.room_nid
-            AND room_heads.sequence = CASE WHEN h.sequence_before = 0 THEN h.sequence ELSE h.sequence_before END;
+        WHERE room_heads.room_nid = h.room_nid AND room_heads.sequence = h.sequence_before AND h.sequence_before > 0;
         GET DIAGNOSTICS moved = ROW_COUNT;
-        IF moved <> cardinality(p_heads) THEN
+        IF begun + moved <> cardinality(p_heads) THEN
             RAISE EXCEPTION 'a room has moved on' USING ERRCODE = 'HE002', CONSTRAINT = 'room_heads_follow';
         END IF;
     END IF;
@@ -316,11 +342,14 @@ BEGIN
         INSERT INTO memberships AS old (room_nid, user_nid, position, event_nid, joined_at, membership, forgotten, stripped_state)
         SELECT m.* FROM unnest(p_memberships) m
         ON CONFLICT ON CONSTRAINT memberships_pkey DO UPDATE SET position = excluded.position,
-            event_nid = excluded.event_nid, joined_at = excluded.joined_at, membership = excluded.membership,
+            event_nid = excluded.event_nid, membership = excluded.membership,
+            -- A join that continues another says no position: the one there stays.
+            joined_at = CASE WHEN excluded.membership = 1
+                THEN coalesce(excluded.joined_at, old.joined_at, excluded.position) END,
             forgotten = excluded.forgotten, stripped_state = excluded.stripped_state;
     END IF;
     IF cardinality(p_redactions) > 0 THEN
-        INSERT INTO redactions (event_nid, redaction_nid) SELECT r.* FROM unnest(p_redactions) r
+        INSERT INTO redactions (event_nid, redaction_nid, position) SELECT r.* FROM unnest(p_redactions) r
         ON CONFLICT ON CONSTRAINT redactions_pkey DO NOTHING;
     END IF;
     IF cardinality(p_receipts) > 0 THEN

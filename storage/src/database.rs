@@ -92,7 +92,18 @@ impl Database {
 
     /// A connection outside the pool, with time-outs of seconds, for a task that keeps it.
     pub(crate) async fn dedicated(&self) -> Result<Connection> {
-        Ok(Connection::connect_with(&self.connect).await?)
+        let mut connection = Connection::connect_with(&self.connect).await?;
+        // By statement, since poolers refuse them as parameters of a start. What concerns TCP has no effect on a
+        // Unix socket.
+        sqlx::query!(
+            r#"SELECT set_config(name, value, false) AS "set?" FROM (VALUES
+                ('statement_timeout', '8s'), ('lock_timeout', '4s'), ('idle_in_transaction_session_timeout', '8s'),
+                ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3')
+            ) AS setting (name, value)"#
+        )
+        .fetch_all(&mut connection)
+        .await?;
+        Ok(connection)
     }
 
     /// Gives out numbers for events and states. One per server.

@@ -43,16 +43,29 @@ impl StorageError {
         }
     }
 
-    /// Whether the same call may succeed later without anyone changing it: the database is away, full, or
-    /// shutting down.
+    /// Whether the same call may succeed later without anyone changing it: the database is away, full, shutting
+    /// down, or a standby by now.
     pub fn is_transient(&self) -> bool {
+        // Insufficient resources (53), operator intervention (57), the system beneath (58), read only (25006).
+        matches!(self, Self::Unavailable(_))
+            || self.is_contention()
+            || self.code().is_some_and(|code| ["53", "57", "58", "25006"].iter().any(|class| code.starts_with(class)))
+    }
+
+    /// Whether another transaction was in the way: a serialisation failure, a deadlock, a lock not had in time.
+    pub(crate) fn is_contention(&self) -> bool {
+        self.code().is_some_and(|code| code.starts_with("40") || code == "55P03")
+    }
+
+    /// Whether the statement may have taken effect all the same: its answer was not understood, or never came.
+    pub(crate) fn leaves_outcome_open(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Refused(sqlx::Error::Protocol(_)))
+    }
+
+    fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
         match self {
-            Self::Unavailable(_) => true,
-            // Insufficient resources (53), operator intervention (57), serialisation failures and deadlocks (40).
-            Self::Refused(sqlx::Error::Database(error)) => {
-                error.code().is_some_and(|code| ["53", "57", "40"].iter().any(|class| code.starts_with(class)))
-            }
-            _ => false,
+            Self::Refused(sqlx::Error::Database(error)) => error.code(),
+            _ => None,
         }
     }
 }

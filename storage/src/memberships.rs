@@ -34,6 +34,7 @@ pub async fn of_user(connection: &mut Connection, user_nid: UserNid) -> Result<V
             user_nid: UserNid(row.user_nid),
             event_nid: EventNid(row.event_nid),
             membership: Membership::from_number(row.membership),
+            continues: row.joined_at.is_some_and(|joined_at| joined_at != row.position),
             joined_at: row.joined_at.map(Position),
             forgotten: row.forgotten,
             stripped_state: row.stripped_state.map(text),

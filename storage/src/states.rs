@@ -1,14 +1,14 @@
 //! States of rooms: deltas on the state before, with a whole one every so often. Packing is here; what a state
 //! means is the engine's.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Read as _};
 
 use crate::{Connection, EventNid, KeyNid, Result, StateNid, StorageError, log::NewState};
 
 /// A state is stored whole when this many deltas would precede it.
 const MAX_DEPTH: i16 = 64;
 /// No state of a room unpacks to more than this.
-const MAX_WHOLE_BYTES: usize = 256 << 20;
+const MAX_WHOLE_BYTES: u64 = 256 << 20;
 const COMPRESSION_LEVEL: i32 = 3;
 
 /// A loaded state: what it maps, and how it is stored.
@@ -66,7 +66,7 @@ pub async fn load(connection: &mut Connection, state_nids: &[StateNid]) -> Resul
     let mut states: Vec<LoadedState> = Vec::new();
     for row in rows {
         if row.depth == 0 {
-            let whole = zstd::bulk::decompress(&row.body, MAX_WHOLE_BYTES)
+            let whole = decompress(&row.body)
                 .map_err(|error| StorageError::Damaged(format!("state {}: {error}", row.wanted)))?;
             let map = unpack_pairs(&whole)?.into_iter().map(|(key, event)| (KeyNid(key), EventNid(event))).collect();
             states.push(LoadedState { state_nid: StateNid(row.wanted), depth: 0, map });
@@ -84,6 +84,13 @@ pub async fn load(connection: &mut Connection, state_nids: &[StateNid]) -> Resul
         }
     }
     Ok(states)
+}
+
+/// As a stream: memory is taken as it is filled, not for the largest state there could be.
+fn decompress(body: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut whole = Vec::with_capacity(body.len() * 2);
+    zstd::Decoder::with_buffer(body)?.take(MAX_WHOLE_BYTES).read_to_end(&mut whole)?;
+    Ok(whole)
 }
 
 /// Ascending by key; both numbers as differences to the pair before, in a variable number of bytes: neighbours in a

@@ -169,7 +169,10 @@ pub struct MembershipChange {
     pub event_nid: EventNid,
     /// The membership.
     pub membership: Membership,
-    /// For a join: the position at which this unbroken time in the room began, when it began earlier than now.
+    /// A join of a user who is joined already, with another name perhaps: the unbroken time in the room goes on.
+    pub continues: bool,
+    /// For a join: the position at which the unbroken time in the room began. The committer fills it in for a join
+    /// that doesn't continue; one that does leaves it as it was.
     pub joined_at: Option<Position>,
     /// The user doesn't want to see the room again.
     pub forgotten: bool,

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    change::{Change, Fact, HeadMove, MembershipChange, NewEvent, StateChange},
+    change::{Change, Fact, HeadMove, Membership, MembershipChange, NewEvent, StateChange},
+    fence::Fence,
     rows::{
         AccountChangeRow, AccountDataRow, AliasRow, EventRow, HeadRow, MembershipRow, ReceiptRow, RedactionRow, RoomRow,
         StateChangeRow, StateRow, TransactionRow,
@@ -11,14 +12,6 @@ use super::{
     tail::{Entry, EntryKind},
 };
 use crate::{Connection, EventNid, Position, Result, RoomNid, event_ids};
-
-/// The place of a commit in the log.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Fence {
-    pub generation: i32,
-    pub epoch: i64,
-    pub position: Position,
-}
 
 /// A batch with its positions given, ready to be sent.
 #[derive(Debug, Default)]
@@ -55,7 +48,12 @@ impl Batch {
         batch
     }
 
-    /// The last position of the batch.
+    /// The position before the batch.
+    pub fn from(&self) -> Position {
+        self.from
+    }
+
+    /// The last position of the batch; that before it, when it has no fact.
     pub fn to(&self) -> Position {
         self.to
     }
@@ -134,7 +132,12 @@ impl Batch {
             }
             Fact::Redaction(redaction) => {
                 let position = if cause == Some(redaction.redaction_nid) { self.to } else { self.next_position() };
-                let row = RedactionRow { event_nid: redaction.event_nid.0, redaction_nid: redaction.redaction_nid.0 };
+                let row = RedactionRow {
+                    event_nid: redaction.event_nid.0,
+                    redaction_nid: redaction.redaction_nid.0,
+                    position: position.0,
+                };
+                // The first redaction of an event is the one that counts.
                 self.redactions.entry(row.event_nid).or_insert(row);
                 (position, EntryKind::Redaction(*redaction), cause)
             }
@@ -204,10 +207,17 @@ impl Batch {
         }));
     }
 
-    /// Adds a membership; the answer has `joined_at` filled in for a join that begins here.
+    /// Adds a membership; the answer has `joined_at` filled in for a join that begins here, or in this batch.
     fn add_membership(&mut self, position: Position, membership: &MembershipChange) -> MembershipChange {
-        let joined = membership.membership == super::Membership::Join;
-        let joined_at = joined.then(|| membership.joined_at.unwrap_or(position));
+        let key = (membership.room_nid.0, membership.user_nid.0);
+        let joined_at = match membership.membership {
+            Membership::Join if membership.continues => {
+                let before = self.memberships.get(&key).and_then(|row| row.joined_at).map(Position);
+                membership.joined_at.or(before)
+            }
+            Membership::Join => Some(position),
+            _ => None,
+        };
         let row = MembershipRow {
             room_nid: membership.room_nid.0,
             user_nid: membership.user_nid.0,
@@ -218,7 +228,7 @@ impl Batch {
             forgotten: membership.forgotten,
             stripped_state: membership.stripped_state.as_ref().map(|json| json.as_bytes().to_vec()),
         };
-        self.memberships.insert((row.room_nid, row.user_nid), row);
+        self.memberships.insert(key, row);
         MembershipChange { joined_at, ..membership.clone() }
     }
 
@@ -231,9 +241,10 @@ impl Batch {
         let account_data: Vec<&AccountDataRow> = self.account_data.values().collect();
         let account_changes: Vec<&AccountChangeRow> = self.account_changes.values().collect();
         sqlx::query!(
-            "SELECT commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+            "SELECT commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
             fence.generation,
             fence.epoch,
+            fence.session,
             self.from.0,
             self.to.0,
             &self.rooms as _,

@@ -3,12 +3,15 @@
 //! [`Committer`] writes; [`LogTail`] carries what was written to whoever follows; [`read_range`] reads from the
 //! tables what a tail has dropped.
 
+mod change;
 mod commit;
 mod committer;
-mod change;
+mod fence;
 mod range;
 mod rows;
+mod sequences;
 mod tail;
+mod writer;
 
 pub use change::{
     AccountData, Alias, Change, ClientTransaction, Fact, HeadMove, Membership, MembershipChange, NewEvent, NewRoom,

@@ -31,7 +31,7 @@ pub async fn read_range(connection: &mut Connection, from: Position, to: Positio
     Ok(entries)
 }
 
-/// The generation and last position of the log.
+/// The generation and the last position of the log.
 pub async fn head(connection: &mut Connection) -> Result<(i32, Position)> {
     let row = sqlx::query!("SELECT generation, position FROM log_head WHERE id = 1").fetch_one(connection).await?;
     Ok((row.generation, Position(row.position)))
@@ -85,6 +85,7 @@ async fn memberships(connection: &mut Connection, from: Position, to: Position) 
             user_nid: UserNid(row.user_nid),
             event_nid: EventNid(row.event_nid),
             membership: Membership::from_number(row.membership),
+            continues: row.joined_at.is_some_and(|joined_at| joined_at != row.position),
             joined_at: row.joined_at.map(Position),
             forgotten: row.forgotten,
             stripped_state: row.stripped_state.map(text),
@@ -95,9 +96,8 @@ async fn memberships(connection: &mut Connection, from: Position, to: Position) 
 
 async fn redactions(connection: &mut Connection, from: Position, to: Position) -> Result<Vec<Entry>> {
     let rows = sqlx::query!(
-        r#"SELECT e.position AS "position!", e.room_nid, r.event_nid, r.redaction_nid
-           FROM events e JOIN redactions r ON r.redaction_nid = e.event_nid
-           WHERE e.position > $1 AND e.position <= $2"#,
+        "SELECT r.position, e.room_nid, r.event_nid, r.redaction_nid
+         FROM redactions r JOIN events e USING (event_nid) WHERE r.position > $1 AND r.position <= $2",
         from.0,
         to.0
     )

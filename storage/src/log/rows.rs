@@ -25,7 +25,7 @@ row!(MembershipRow = "batch_membership" {
     room_nid: i64, user_nid: i64, position: i64, event_nid: i64, joined_at: Option<i64>, membership: i16,
     forgotten: bool, stripped_state: Option<Vec<u8>>,
 });
-row!(RedactionRow = "batch_redaction" { event_nid: i64, redaction_nid: i64 });
+row!(RedactionRow = "batch_redaction" { event_nid: i64, redaction_nid: i64, position: i64 });
 row!(TransactionRow = "batch_transaction" {
     device_nid: i64, request_key: Vec<u8>, event_nid: i64, created_at: i64, txn_id: Vec<u8>,
 });
