@@ -1,10 +1,27 @@
 //! The engine: what its verbs share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use hearth_storage::Database;
+use hearth_storage::{
+    Database, NumberSource,
+    log::{InProcessTail, LogTail},
+};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, Config, Entropy};
+use crate::{
+    Clock, Config, Entropy, Error, SigningKey,
+    accounts::Accounts,
+    events::EventStore,
+    interner::Interner,
+    log::{Log, follow},
+    rooms::Rooms,
+    transactions::Transactions,
+    users::Users,
+    waiting::Waiting,
+};
+
+/// How often memory is kept within its budget.
+const SHRINK_EVERY: Duration = Duration::from_secs(5);
 
 /// Everything that the verbs of this crate work on. One per server; two may live in one process.
 #[derive(Debug)]
@@ -17,4 +34,97 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// What accounts keep in memory.
+    pub accounts: Arc<Accounts>,
+    /// The log.
+    pub log: Log,
+    /// Cancelled when the server shuts down: whoever waits returns with what there is.
+    pub shutdown: CancellationToken,
+    pub(crate) signing_key: SigningKey,
+    pub(crate) numbers: NumberSource,
+    pub(crate) interner: Interner,
+    pub(crate) events: EventStore,
+    pub(crate) rooms: Rooms,
+    pub(crate) users: Users,
+    pub(crate) transactions: Transactions,
+    pub(crate) waiting: Waiting,
+}
+
+/// What the engine is given of the outside.
+#[derive(Debug)]
+pub struct Outside {
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Carries the end of the log.
+    pub tail: Arc<dyn LogTail>,
+}
+
+impl Default for Outside {
+    /// The machine's clock and randomness, and a tail within this process.
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(crate::SystemClock),
+            entropy: Arc::new(crate::OsEntropy),
+            tail: Arc::new(InProcessTail::default()),
+        }
+    }
+}
+
+impl Engine {
+    /// Starts an engine on a migrated database, whose log it takes over.
+    pub async fn start(
+        config: Config,
+        db: Database,
+        signing_key: SigningKey,
+        outside: Outside,
+    ) -> Result<Arc<Self>, Error> {
+        let Outside { clock, entropy, tail } = outside;
+        let (log, receiver) = Log::start(&db, tail).await?;
+        let engine = Arc::new(Self {
+            accounts: Arc::new(Accounts::new(&*entropy)),
+            events: EventStore::new(config.room_memory_bytes / 2),
+            interner: Interner::new(db.clone()),
+            numbers: db.numbers(),
+            rooms: Rooms::new(config.room_memory_bytes / 2),
+            users: Users::new(),
+            transactions: Transactions::new(),
+            waiting: Waiting::default(),
+            shutdown: CancellationToken::new(),
+            config,
+            db,
+            clock,
+            entropy,
+            log,
+            signing_key,
+        });
+        tokio::spawn(follow(Arc::downgrade(&engine), receiver));
+        tokio::spawn(upkeep(Arc::downgrade(&engine)));
+        Ok(engine)
+    }
+}
+
+/// Keeps memory within its budget, and does away with what need not be kept.
+async fn upkeep(engine: std::sync::Weak<Engine>) {
+    let mut round = 0_u64;
+    loop {
+        let Some(alive) = engine.upgrade() else { return };
+        alive.rooms.shrink();
+        if let Err(error) = crate::rooms::prune_redacted(&alive).await {
+            tracing::warn!(%error, "redacted events could not be pruned; trying again later");
+        }
+        if round.is_multiple_of(720)
+            && let Err(error) = crate::transactions::drop_old(&alive).await
+        {
+            tracing::warn!(%error, "old transaction ids could not be dropped; trying again later");
+        }
+        round += 1;
+        let shutdown = alive.shutdown.clone();
+        drop(alive);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(SHRINK_EVERY) => {}
+        }
+    }
 }

@@ -6,10 +6,22 @@
 //!
 //! Its verbs are free functions over an [`Engine`]: `accounts::login::login(&engine, …)`.
 
+pub mod accounts;
 mod config;
 mod engine;
+mod error;
+pub mod events;
+mod interner;
+pub mod log;
 mod outside;
+pub mod rooms;
+mod signing;
+mod transactions;
+pub mod users;
+mod waiting;
 
 pub use config::{Config, RateLimits, Registration, Support, SupportContact};
-pub use engine::Engine;
+pub use engine::{Engine, Outside};
+pub use error::Error;
 pub use outside::{Clock, Entropy, OsEntropy, SystemClock};
+pub use signing::{SigningKey, SigningKeyError};

@@ -72,3 +72,11 @@ pub async fn keys_by_nids(connection: &mut Connection, key_nids: &[KeyNid]) -> R
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(rows.into_iter().map(|row| (KeyNid(row.key_nid), text(row.event_type), text(row.state_key))).collect())
 }
+
+/// The number of an event type, if it has one.
+pub async fn find_type(connection: &mut Connection, event_type: &str) -> Result<Option<TypeNid>> {
+    let nid = sqlx::query_scalar!("SELECT type_nid FROM event_types WHERE event_type = $1", event_type.as_bytes())
+        .fetch_optional(connection)
+        .await?;
+    Ok(nid.map(TypeNid))
+}

@@ -4,8 +4,9 @@
 //! runs it as itself.
 
 use std::{
-    fs, io,
-    os::unix::fs::{MetadataExt, chown, lchown},
+    fs::{self, File},
+    io,
+    os::unix::fs::{MetadataExt, chown, fchown, lchown},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -137,7 +138,15 @@ impl Account {
             .map(Path::to_owned)
     }
 
-    /// Gives a file or directory that we made to this user.
+    /// Gives an open file that we made to this user; `path` is for the error.
+    pub(super) fn own_file(&self, file: &File, path: &Path) -> Result<()> {
+        if self.switches {
+            fchown(file, Some(self.uid), Some(self.gid)).attempt("change the owner of", path)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a directory that we made to this user.
     pub(super) fn own(&self, path: &Path) -> Result<()> {
         if self.switches {
             chown(path, Some(self.uid), Some(self.gid)).attempt("change the owner of", path)?;

@@ -1,0 +1,203 @@
+//! Events: parsed once, shared by everything that looks at them, and served to clients from here.
+
+mod load;
+mod serve;
+
+use std::sync::{Arc, OnceLock};
+
+use hearth_storage::{DeviceNid, EventNid, KeyNid, RoomNid, StateNid, TypeNid, UserNid, events::Place, log::NewEvent};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    events::TimelineEventType, room_version_rules::RoomVersionRules,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+pub(crate) use load::{EventStore, InRoom, stored_redacted_form};
+pub(crate) use serve::redact;
+pub use serve::{ClientFormat, Viewer};
+
+/// An event of a room, as everything in this crate sees it.
+#[derive(Debug)]
+pub struct Event {
+    /// Its number.
+    pub nid: EventNid,
+    /// Its ID.
+    pub event_id: OwnedEventId,
+    /// The number of its room.
+    pub room_nid: RoomNid,
+    /// Its room.
+    pub room_id: OwnedRoomId,
+    /// The number of its type.
+    pub type_nid: TypeNid,
+    /// The number of its type and state key, for a state event.
+    pub key_nid: Option<KeyNid>,
+    /// The number of its sender.
+    pub sender_nid: UserNid,
+    /// The state of the room after it.
+    pub state_after: StateNid,
+    /// Its place in the room.
+    pub place: Place,
+    /// The request that made it, for the device that sent it.
+    pub transaction: Option<(DeviceNid, Arc<str>)>,
+    /// The event that redacted it; [`Event::pdu`] is then the redacted form.
+    pub redacted_because: Option<Arc<Event>>,
+    /// The event as federation carries it.
+    pub pdu: Arc<str>,
+    parsed: Pdu,
+    client_json: OnceLock<Box<str>>,
+}
+
+/// The fields of a PDU that this crate reads. Room versions 3 and later.
+#[derive(Debug, Deserialize)]
+struct Pdu {
+    /// Absent from the create event since room version 12.
+    room_id: Option<OwnedRoomId>,
+    sender: OwnedUserId,
+    #[serde(rename = "type")]
+    event_type: TimelineEventType,
+    state_key: Option<Box<str>>,
+    content: Box<RawValue>,
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    depth: ruma::UInt,
+    prev_events: Vec<OwnedEventId>,
+    auth_events: Vec<OwnedEventId>,
+    redacts: Option<OwnedEventId>,
+}
+
+#[derive(Deserialize)]
+struct RedactionContent {
+    redacts: Option<OwnedEventId>,
+}
+
+/// A stored event could not be understood: it is no event of its room's version.
+#[derive(Debug, thiserror::Error)]
+#[error("event {event_id} can't be read")]
+pub(crate) struct ParseError {
+    event_id: String,
+    source: serde_json::Error,
+}
+
+impl Event {
+    /// Parses a stored event of `room_id`.
+    pub(crate) fn parse(
+        stored: &NewEvent,
+        sub: i32,
+        room_id: &RoomId,
+        rules: &RoomVersionRules,
+    ) -> Result<Self, ParseError> {
+        let failed = |source| ParseError { event_id: stored.event_id.clone(), source };
+        let mut parsed: Pdu = serde_json::from_str(&stored.pdu).map_err(failed)?;
+        let event_id = OwnedEventId::try_from(stored.event_id.as_str())
+            .map_err(|error| failed(serde::de::Error::custom(error)))?;
+        if rules.redaction.content_field_redacts && parsed.event_type == TimelineEventType::RoomRedaction {
+            // A redacted redaction names nothing.
+            let content = serde_json::from_str::<RedactionContent>(parsed.content.get());
+            parsed.redacts = content.ok().and_then(|content| content.redacts);
+        }
+        Ok(Self {
+            nid: stored.event_nid,
+            event_id,
+            room_nid: stored.room_nid,
+            room_id: room_id.to_owned(),
+            type_nid: stored.type_nid,
+            key_nid: stored.key_nid,
+            sender_nid: stored.sender_nid,
+            state_after: stored.state_after,
+            place: Place { sequence: stored.sequence, sub },
+            transaction: stored.transaction.clone(),
+            redacted_because: None,
+            pdu: Arc::clone(&stored.pdu),
+            parsed,
+            client_json: OnceLock::new(),
+        })
+    }
+
+    /// The sender.
+    pub fn sender(&self) -> &UserId {
+        &self.parsed.sender
+    }
+
+    /// The type.
+    pub fn event_type(&self) -> &TimelineEventType {
+        &self.parsed.event_type
+    }
+
+    /// The state key; a state event has one.
+    pub fn state_key(&self) -> Option<&str> {
+        self.parsed.state_key.as_deref()
+    }
+
+    /// The content, a JSON object.
+    pub fn content(&self) -> &RawValue {
+        &self.parsed.content
+    }
+
+    /// `origin_server_ts`.
+    pub fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
+        self.parsed.origin_server_ts
+    }
+
+    /// `depth`.
+    pub fn depth(&self) -> i64 {
+        self.parsed.depth.into()
+    }
+
+    /// The event it asks to redact, wherever its room version says so.
+    pub fn redacts(&self) -> Option<&EventId> {
+        self.parsed.redacts.as_deref()
+    }
+
+    /// Roughly the memory it takes, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() + 3 * self.pdu.len()
+    }
+}
+
+impl ruma::state_res::Event for Event {
+    type Id = OwnedEventId;
+
+    fn event_id(&self) -> &Self::Id {
+        &self.event_id
+    }
+
+    fn room_id(&self) -> Option<&RoomId> {
+        self.parsed.room_id.as_deref()
+    }
+
+    fn sender(&self) -> &UserId {
+        &self.parsed.sender
+    }
+
+    fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
+        self.parsed.origin_server_ts
+    }
+
+    fn event_type(&self) -> &TimelineEventType {
+        &self.parsed.event_type
+    }
+
+    fn content(&self) -> &RawValue {
+        &self.parsed.content
+    }
+
+    fn state_key(&self) -> Option<&str> {
+        self.parsed.state_key.as_deref()
+    }
+
+    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
+        Box::new(self.parsed.prev_events.iter())
+    }
+
+    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
+        Box::new(self.parsed.auth_events.iter())
+    }
+
+    fn redacts(&self) -> Option<&Self::Id> {
+        self.parsed.redacts.as_ref()
+    }
+
+    fn rejected(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,83 @@
+//! The engine's side of the log: committing changes, and knowing how far memory has followed.
+
+mod follow;
+mod recent;
+
+use std::sync::Arc;
+
+use hearth_storage::{
+    Database, Position, StorageError,
+    log::{Change, CommitError, Committer, CommitterStatus, LogTail, Outcome, Slot, TailReceiver},
+};
+use tokio::sync::watch;
+
+pub(crate) use follow::follow;
+pub(crate) use recent::{RecentLog, Subject};
+
+/// How far the log has come: what memory, and so every read, reflects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogHead {
+    /// The generation of the log.
+    pub generation: i32,
+    /// The last position.
+    pub position: Position,
+}
+
+/// The log, as the engine's verbs use it.
+#[derive(Debug)]
+pub struct Log {
+    committer: Committer,
+    applied: watch::Sender<LogHead>,
+    pub(crate) recent: RecentLog,
+}
+
+impl Log {
+    /// Takes over the log of `db`. The receiver is for [`follow`].
+    pub(crate) async fn start(db: &Database, tail: Arc<dyn LogTail>) -> Result<(Self, TailReceiver), StorageError> {
+        let receiver = tail.subscribe();
+        let committer = Committer::start(db, tail).await?;
+        let (generation, position) = committer.start_position();
+        let applied = watch::Sender::new(LogHead { generation, position });
+        Ok((Self { committer, applied, recent: RecentLog::new(position) }, receiver))
+    }
+
+    /// How far the log has come.
+    pub fn head(&self) -> LogHead {
+        *self.applied.borrow()
+    }
+
+    /// Follows how far the log has come.
+    pub fn watch(&self) -> watch::Receiver<LogHead> {
+        self.applied.subscribe()
+    }
+
+    /// Whether changes are committed at the moment.
+    pub fn is_writable(&self) -> bool {
+        self.committer.status() == CommitterStatus::Writable
+    }
+
+    /// Waits for a place in the queue of changes.
+    pub(crate) async fn reserve(&self) -> Result<Slot, CommitError> {
+        self.committer.reserve().await
+    }
+
+    /// Commits a change that depends on no room's head. Memory reflects it when this returns.
+    pub async fn commit(&self, change: Change) -> Result<Position, CommitError> {
+        let outcome = self.reserve().await?.queue(change);
+        self.settle(outcome).await
+    }
+
+    /// Waits for the outcome of a queued change, and for memory to reflect it.
+    pub(crate) async fn settle(&self, outcome: Outcome) -> Result<Position, CommitError> {
+        // The committer's task answers everything that it takes; without an answer it has ended.
+        let committed = outcome.await.unwrap_or(Err(CommitError::SteppedDown))?;
+        let mut applied = self.applied.subscribe();
+        // Fails only when the engine is going away with its sender.
+        let _ = applied.wait_for(|head| head.position >= committed.position).await;
+        Ok(committed.position)
+    }
+
+    fn set_head(&self, head: LogHead) {
+        self.applied.send_replace(head);
+    }
+}

@@ -1,0 +1,128 @@
+//! Follows the log's tail and brings memory up to it: rooms, users, and who waits.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use hearth_storage::{
+    Position, StorageError,
+    log::{self, Entry, EntryKind, TailMessage, TailReceiver},
+};
+
+use super::{LogHead, Subject};
+use crate::{Engine, accounts, rooms};
+
+/// A tail that is silent for this long is checked against the table.
+const SILENCE: Duration = Duration::from_secs(2);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Follows `tail` until it or the engine is gone. Messages may be lost, doubled or late: what is missing is read from
+/// the tables.
+pub(crate) async fn follow(engine: Weak<Engine>, mut tail: TailReceiver) {
+    loop {
+        let next = tokio::time::timeout(SILENCE, tail.next()).await;
+        let Some(engine) = engine.upgrade() else { return };
+        match next {
+            Ok(Some(message)) => accept(&engine, message).await,
+            Ok(None) => return,
+            Err(_) => check_silence(&engine).await,
+        }
+    }
+}
+
+async fn accept(engine: &Arc<Engine>, message: TailMessage) {
+    let head = engine.log.head();
+    if message.generation < head.generation {
+        return;
+    }
+    if message.generation > head.generation {
+        begin_generation(engine, message.generation, message.from);
+    }
+    let head = engine.log.head();
+    if message.from > head.position {
+        catch_up(engine, message.from).await;
+    }
+    let seen = engine.log.head().position;
+    if message.to > seen {
+        apply(engine, message.entries.iter().filter(|entry| entry.position > seen), message.to).await;
+    }
+}
+
+/// The database failed over and the log lost its end: what memory holds may never have been committed.
+fn begin_generation(engine: &Engine, generation: i32, parted_at: Position) {
+    tracing::error!(generation, position = parted_at.0, "a new generation of the log: memory starts anew");
+    engine.rooms.clear();
+    engine.users.clear();
+    engine.events.clear();
+    engine.log.recent.reset(parted_at);
+    engine.log.set_head(LogHead { generation, position: parted_at });
+}
+
+async fn check_silence(engine: &Arc<Engine>) {
+    let read = async {
+        let mut connection = engine.db.acquire().await?;
+        log::head(&mut connection).await
+    };
+    match read.await {
+        Ok((generation, position)) => {
+            let head = engine.log.head();
+            if generation == head.generation && position > head.position {
+                catch_up(engine, position).await;
+            }
+        }
+        Err(error) => tracing::debug!(%error, "could not check the log's end"),
+    }
+}
+
+/// Reads the gap up to `to` from the tables; tries until the database answers, since nothing may be passed over.
+async fn catch_up(engine: &Arc<Engine>, to: Position) {
+    loop {
+        let from = engine.log.head().position;
+        match read_gap(engine, from, to).await {
+            Ok(entries) => return apply(engine, entries.iter(), to).await,
+            Err(error) => {
+                tracing::warn!(%error, from = from.0, to = to.0, "could not read a gap in the log; trying again");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn read_gap(engine: &Engine, from: Position, to: Position) -> Result<Vec<Entry>, StorageError> {
+    let mut transaction = engine.db.begin_read().await?;
+    log::read_range(&mut transaction, from, to).await
+}
+
+async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: Position) {
+    let mut woken = Vec::new();
+    for entry in entries {
+        match &entry.kind {
+            EntryKind::AccountData(data) => {
+                engine.log.recent.push(entry.position, Subject::User(data.user_nid));
+                engine.users.apply_account_data(entry.position, data);
+                woken.push(Subject::User(data.user_nid));
+            }
+            EntryKind::Account(user_nid) => accounts::invalidate(&engine.accounts, *user_nid),
+            kind => {
+                let Some(room_nid) = kind.room() else { continue };
+                engine.log.recent.push(entry.position, Subject::Room(room_nid));
+                if let EntryKind::Membership(membership) = kind {
+                    engine.users.apply_membership(entry.position, membership);
+                    woken.push(Subject::User(membership.user_nid));
+                }
+                rooms::apply(engine, room_nid, entry).await;
+                woken.push(Subject::Room(room_nid));
+            }
+        }
+    }
+    let head = engine.log.head();
+    engine.log.set_head(LogHead { position: to, ..head });
+    woken.dedup();
+    for subject in woken {
+        match subject {
+            Subject::User(user_nid) => engine.waiting.wake(user_nid),
+            Subject::Room(room_nid) => rooms::wake(engine, room_nid),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Before a decision: the numbers and events that it will need, fetched without any lock.
+
+use std::{collections::HashMap, sync::Arc};
+
+use hearth_storage::{EventNid, KeyNid, StateNid, TypeNid, UserNid};
+use ruma::{OwnedUserId, UserId, events::StateEventType, state_res};
+use serde_json::value::to_raw_value;
+
+use super::{Room, StateMap, decide::DecideError, draft::Draft};
+use crate::{Engine, Error, events::Event};
+
+/// State that goes with an invite, so that the invited can see what they are invited to (client-server API, "Stripped
+/// state").
+const STRIPPED_TYPES: [&str; 7] = [
+    "m.room.create",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.avatar",
+    "m.room.encryption",
+    "m.room.name",
+    "m.room.topic",
+];
+
+/// What deciding on some drafts needs.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub names: Vec<Names>,
+    /// Events of the state that the drafts are decided on, by number.
+    pub events: HashMap<EventNid, Arc<Event>>,
+    pub state_nids: Vec<StateNid>,
+    pub create_key: KeyNid,
+    pub power_levels_key: KeyNid,
+    /// The events that drafts redact.
+    pub redacted: HashMap<ruma::OwnedEventId, Arc<Event>>,
+}
+
+/// The numbers that one draft needs.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub event_nid: EventNid,
+    pub type_nid: TypeNid,
+    pub key_nid: Option<KeyNid>,
+    /// The state keys that authorise it (server-server API, "Auth events selection").
+    pub auth_keys: Vec<(StateEventType, String, KeyNid)>,
+    /// For a member event, whose it is.
+    pub target: Option<(OwnedUserId, UserNid)>,
+    /// For an invite: the state that goes with it.
+    pub stripped_keys: Vec<KeyNid>,
+}
+
+/// Gathers for `drafts`, to be decided on `state`.
+pub(super) async fn gather(engine: &Engine, room: &Room, state: &StateMap, drafts: &[Draft]) -> Result<Gathered, DecideError> {
+    let event_nids = engine.numbers.events(drafts.len()).await.map_err(Error::from)?;
+    let state_events = drafts.iter().filter(|draft| draft.state_key.is_some()).count();
+    let state_nids = engine.numbers.states(state_events).await.map_err(Error::from)?;
+    let fixed = [("m.room.create", ""), ("m.room.power_levels", "")];
+    let fixed_keys = engine.interner.keys(&fixed).await.map_err(Error::from)?;
+    let [create_key, power_levels_key] = fixed_keys[..] else {
+        return Err(Error::Damaged("state keys were not interned".to_owned()).into());
+    };
+    let mut names = Vec::with_capacity(drafts.len());
+    for (draft, event_nid) in drafts.iter().zip(event_nids) {
+        names.push(names_of(engine, room, draft, event_nid).await?);
+    }
+    let wanted = names.iter().flat_map(Names::keys).chain([create_key, power_levels_key]);
+    let wanted: Vec<EventNid> = wanted.filter_map(|key_nid| state.get(key_nid)).collect();
+    let events = load(engine, room, &wanted).await?;
+    let redacted = load_redacted(engine, room, drafts).await?;
+    Ok(Gathered { names, events, state_nids, create_key, power_levels_key, redacted })
+}
+
+impl Gathered {
+    /// Fetches what a decision found missing: the state had moved since.
+    pub async fn add(&mut self, engine: &Engine, room: &Room, missing: &[EventNid]) -> Result<(), Error> {
+        self.events.extend(load(engine, room, missing).await?);
+        Ok(())
+    }
+}
+
+impl Names {
+    fn keys(&self) -> impl Iterator<Item = KeyNid> + '_ {
+        let auth = self.auth_keys.iter().map(|(_, _, key_nid)| *key_nid);
+        auth.chain(self.key_nid).chain(self.stripped_keys.iter().copied())
+    }
+}
+
+async fn names_of(engine: &Engine, room: &Room, draft: &Draft, event_nid: EventNid) -> Result<Names, DecideError> {
+    let event_type = draft.event_type.to_string();
+    let type_nid = engine.interner.types(&[&event_type]).await.map_err(Error::from)?;
+    let type_nid =
+        type_nid.first().copied().ok_or_else(|| Error::Damaged("an event type was not interned".to_owned()))?;
+    let key_nid = match &draft.state_key {
+        Some(state_key) => Some(engine.interner.key(&event_type, state_key).await.map_err(Error::from)?),
+        None => None,
+    };
+    let content = to_raw_value(&draft.content).map_err(|error| DecideError::Forbidden(error.to_string()))?;
+    let auth_types = state_res::auth_types_for_event(
+        &draft.event_type,
+        &draft.sender,
+        draft.state_key.as_deref(),
+        &content,
+        &room.rules.authorization,
+    )
+    .map_err(DecideError::Forbidden)?;
+    let auth_names: Vec<(String, &str)> =
+        auth_types.iter().map(|(event_type, state_key)| (event_type.to_string(), state_key.as_str())).collect();
+    let auth_names: Vec<(&str, &str)> = auth_names.iter().map(|(event_type, key)| (event_type.as_str(), *key)).collect();
+    let auth_keys = engine.interner.keys(&auth_names).await.map_err(Error::from)?;
+    let auth_keys = auth_types.into_iter().zip(auth_keys).map(|((event_type, key), nid)| (event_type, key, nid)).collect();
+    let target = match draft.state_key.as_deref().filter(|_| draft.membership().is_some()) {
+        Some(state_key) => {
+            let user_id = <&UserId>::try_from(state_key)
+                .map_err(|_| DecideError::Forbidden("the state key of a member event is a user ID".to_owned()))?;
+            Some((user_id.to_owned(), engine.interner.user(user_id).await.map_err(Error::from)?))
+        }
+        None => None,
+    };
+    let stripped_keys = if draft.membership() == Some("invite") {
+        let mut names: Vec<(&str, &str)> = STRIPPED_TYPES.iter().map(|event_type| (*event_type, "")).collect();
+        names.push(("m.room.member", draft.sender.as_str()));
+        engine.interner.keys(&names).await.map_err(Error::from)?
+    } else {
+        Vec::new()
+    };
+    Ok(Names { event_nid, type_nid, key_nid, auth_keys, target, stripped_keys })
+}
+
+async fn load(engine: &Engine, room: &Room, wanted: &[EventNid]) -> Result<HashMap<EventNid, Arc<Event>>, Error> {
+    let cached: Option<HashMap<_, _>> =
+        wanted.iter().map(|nid| engine.events.get(*nid).map(|event| (*nid, event))).collect();
+    if let Some(events) = cached {
+        return Ok(events);
+    }
+    let mut connection = engine.db.acquire().await?;
+    Ok(engine.events.load(&mut connection, room.in_room(), wanted.iter().copied()).await?)
+}
+
+async fn load_redacted(
+    engine: &Engine,
+    room: &Room,
+    drafts: &[Draft],
+) -> Result<HashMap<ruma::OwnedEventId, Arc<Event>>, Error> {
+    let mut redacted = HashMap::new();
+    for event_id in drafts.iter().filter_map(|draft| draft.redacts.as_ref()) {
+        let mut connection = engine.db.acquire().await?;
+        if let Some(event) = engine.events.by_id(&mut connection, room, event_id).await? {
+            redacted.insert(event_id.clone(), event);
+        }
+    }
+    Ok(redacted)
+}

@@ -1,0 +1,138 @@
+//! The rooms in memory, within a budget.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use hearth_storage::{RoomNid, UserNid};
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use ruma::{OwnedRoomId, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
+
+use super::{
+    head::HeadCell,
+    view::{View, ViewCell},
+};
+
+const ROOM_IDS: usize = 200_000;
+
+/// A room that is in memory, or about to be.
+#[derive(Debug)]
+pub struct Room {
+    /// Its number.
+    pub nid: RoomNid,
+    /// Its ID.
+    pub id: OwnedRoomId,
+    /// Its version.
+    pub version: RoomVersionId,
+    /// The rules of its version.
+    pub rules: RoomVersionRules,
+    /// What is decided on: ahead of the log by what is being committed.
+    pub(super) head: HeadCell,
+    /// What the log says of it.
+    pub(super) view: ViewCell,
+    last_used: AtomicI64,
+}
+
+impl Room {
+    pub(super) fn new(nid: RoomNid, id: OwnedRoomId, version: RoomVersionId, rules: RoomVersionRules) -> Self {
+        Self {
+            nid,
+            id,
+            version,
+            rules,
+            head: HeadCell::default(),
+            view: ViewCell::default(),
+            last_used: AtomicI64::new(0),
+        }
+    }
+
+    /// Reads what the log says of the room: `read` is called with the view, unless it isn't loaded.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&View) -> T) -> Option<T> {
+        self.view.read(read)
+    }
+
+    /// The joined users of this server, if the room is loaded.
+    pub(crate) fn local_members(&self) -> Option<Arc<[UserNid]>> {
+        self.view.read(|view| view.members.local_joined())
+    }
+
+    fn weight(&self) -> u64 {
+        self.view.read(View::weight).unwrap_or(0) + self.head.weight()
+    }
+}
+
+/// The rooms in memory.
+#[derive(Debug)]
+pub struct Rooms {
+    by_nid: Mutex<HashMap<RoomNid, Arc<Room>>>,
+    nids: Cache<OwnedRoomId, RoomNid>,
+    clock: AtomicI64,
+    budget: u64,
+}
+
+impl Rooms {
+    pub(crate) fn new(budget: u64) -> Self {
+        Self { by_nid: Mutex::default(), nids: Cache::new(ROOM_IDS), clock: AtomicI64::new(0), budget }
+    }
+
+    /// A room that is in memory.
+    pub(crate) fn get(&self, room_nid: RoomNid) -> Option<Arc<Room>> {
+        let room = self.by_nid.lock().get(&room_nid).cloned()?;
+        room.last_used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        Some(room)
+    }
+
+    /// The number of a room seen before.
+    pub(crate) fn nid(&self, room_id: &RoomId) -> Option<RoomNid> {
+        self.nids.get(room_id)
+    }
+
+    /// Puts a room in memory, not loaded, unless it is there.
+    pub(super) fn admit(&self, room: Room) -> Arc<Room> {
+        self.nids.insert(room.id.clone(), room.nid);
+        let room = Arc::clone(self.by_nid.lock().entry(room.nid).or_insert_with(|| Arc::new(room)));
+        room.last_used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        room
+    }
+
+    /// Takes back a room that was never committed.
+    pub(super) fn withdraw(&self, room: &Room) {
+        self.nids.remove(&room.id);
+        self.by_nid.lock().remove(&room.nid);
+    }
+
+    /// Forgets everything in memory.
+    pub(crate) fn clear(&self) {
+        self.by_nid.lock().clear();
+    }
+
+    /// Drops the rooms used longest ago until the rest fits the budget. Rooms in use, or with changes under way, stay.
+    pub(crate) fn shrink(&self) {
+        let mut rooms = self.by_nid.lock();
+        let mut total = 0;
+        let mut idle: Vec<(i64, RoomNid, u64)> = Vec::new();
+        for room in rooms.values() {
+            let weight = room.weight();
+            total += weight;
+            // Only this map knows it: nobody can begin to use it while the map is locked.
+            if Arc::strong_count(room) == 1 && !room.head.is_busy() {
+                idle.push((room.last_used.load(Ordering::Relaxed), room.nid, weight));
+            }
+        }
+        metrics::gauge!("hearth_rooms_in_memory").set(rooms.len() as f64);
+        metrics::gauge!("hearth_rooms_in_memory_bytes").set(total as f64);
+        idle.sort_unstable();
+        for (_, room_nid, weight) in idle {
+            if total <= self.budget {
+                break;
+            }
+            rooms.remove(&room_nid);
+            total -= weight;
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Sending: messages, state, redactions.
+
+use std::sync::Arc;
+
+use ruma::{
+    CanonicalJsonValue, EventId, OwnedEventId, RoomId,
+    events::{StateEventType, TimelineEventType},
+};
+
+use super::{
+    Room, SendError, by_id,
+    commit::commit_one,
+    decide::DecideError,
+    draft::{BadContent, ClientRequest, Draft, content_from_json},
+};
+use crate::{
+    Engine, Error,
+    accounts::Requester,
+    transactions::{self, Begun},
+};
+
+/// Why nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendMessageError {
+    /// There is no such room here. To who isn't in a room, that is the same as not being allowed.
+    #[error("you are not in this room")]
+    UnknownRoom,
+    /// The content can't be that of an event.
+    #[error(transparent)]
+    BadContent(#[from] BadContent),
+    /// A redaction that doesn't say what to redact.
+    #[error("a redaction names the event to redact, in the `redacts` of its content")]
+    RedactsNothing,
+    /// It was decided against, or could not be committed.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+impl From<Error> for SendMessageError {
+    fn from(error: Error) -> Self {
+        Self::Send(error.into())
+    }
+}
+
+/// Sends a message event (`PUT …/send/{eventType}/{txnId}`). `content` is JSON. A redaction is one too, in all room
+/// versions (client-server API, "Redactions").
+pub async fn send_message(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    event_type: TimelineEventType,
+    txn_id: &str,
+    content: &str,
+) -> Result<OwnedEventId, SendMessageError> {
+    let mut content = content_from_json(content)?;
+    let redacts = if event_type == TimelineEventType::RoomRedaction {
+        let Some(CanonicalJsonValue::String(redacts)) = content.remove("redacts") else {
+            return Err(SendMessageError::RedactsNothing);
+        };
+        Some(OwnedEventId::try_from(redacts).map_err(|_| SendError::from(DecideError::UnknownRedacted))?)
+    } else {
+        None
+    };
+    let endpoint = ["send", room_id.as_str(), &event_type.to_string(), txn_id].map(ToOwned::to_owned);
+    let draft = Draft { event_type, redacts, content, ..message_of(requester) };
+    once(engine, requester, room_id, endpoint, txn_id, draft).await
+}
+
+/// Redacts an event (`PUT …/redact/{eventId}/{txnId}`).
+pub async fn redact(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    event_id: &EventId,
+    txn_id: &str,
+    reason: Option<&str>,
+) -> Result<OwnedEventId, SendMessageError> {
+    let reason = reason.map(|reason| ("reason".to_owned(), CanonicalJsonValue::String(reason.to_owned())));
+    let endpoint = ["redact", room_id.as_str(), event_id.as_str(), txn_id].map(ToOwned::to_owned);
+    let draft = Draft {
+        event_type: TimelineEventType::RoomRedaction,
+        redacts: Some(event_id.to_owned()),
+        content: reason.into_iter().collect(),
+        ..message_of(requester)
+    };
+    once(engine, requester, room_id, endpoint, txn_id, draft).await
+}
+
+fn message_of(requester: &Requester) -> Draft {
+    Draft {
+        sender: requester.user_id.clone(),
+        sender_nid: requester.user_nid,
+        event_type: TimelineEventType::RoomMessage,
+        state_key: None,
+        content: Default::default(),
+        redacts: None,
+        request: None,
+    }
+}
+
+/// Sends a draft, or answers as the first time.
+async fn once(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    path: [String; 4],
+    txn_id: &str,
+    mut draft: Draft,
+) -> Result<OwnedEventId, SendMessageError> {
+    let key = transactions::request_key(&path.each_ref().map(String::as_str));
+    let doing = match transactions::begin(engine, requester.device_nid, key).await? {
+        Begun::Repeated(event_id) => return Ok(event_id),
+        Begun::New(doing) => doing,
+    };
+    let room = by_id(engine, room_id).await?.ok_or(SendMessageError::UnknownRoom)?;
+    draft.request = Some(ClientRequest { device_nid: requester.device_nid, request_key: key, txn_id: txn_id.into() });
+    // A task of its own: a caller that goes away must not leave it open whether the request was done.
+    let (engine, device_nid) = (Arc::clone(engine), requester.device_nid);
+    let task = tokio::spawn(async move {
+        let event_id = match commit_one(&engine, &room, draft).await {
+            Ok(event) => event.event_id.clone(),
+            // Done before, on another node or a moment ago.
+            Err(SendError::Constraint(name)) if name == "client_transactions_pkey" => {
+                transactions::find(&engine, device_nid, &key).await?.ok_or(SendError::Constraint(name))?
+            }
+            Err(error) => return Err(error),
+        };
+        doing.done(event_id.clone());
+        Ok(event_id)
+    });
+    let sent = task.await.map_err(|error| Error::Damaged(format!("a send panicked: {error}")))?;
+    Ok(sent?)
+}
+
+/// Why a state event was not sent.
+pub type SendStateError = SendMessageError;
+
+/// Sends a state event (`PUT …/state/{eventType}/{stateKey}`). The same state sent again by the same user is no new
+/// event: the answer is the one that stands.
+pub async fn send_state(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    event_type: StateEventType,
+    state_key: &str,
+    content: &str,
+) -> Result<OwnedEventId, SendStateError> {
+    let content = content_from_json(content)?;
+    let room = by_id(engine, room_id).await?.ok_or(SendMessageError::UnknownRoom)?;
+    let sender = (requester.user_id.clone(), requester.user_nid);
+    let draft = Draft::state(sender, event_type.to_string(), state_key, content);
+    if let Some(event_id) = stands_already(engine, &room, &draft).await? {
+        return Ok(event_id);
+    }
+    Ok(commit_one(engine, &room, draft).await?.event_id.clone())
+}
+
+/// The current state event that says just what `draft` would, by the same user who is still joined.
+async fn stands_already(engine: &Engine, room: &Room, draft: &Draft) -> Result<Option<OwnedEventId>, Error> {
+    let Some(state_key) = &draft.state_key else { return Ok(None) };
+    let Some(current) = super::read::current_state_event(engine, room, &draft.event_type.to_string(), state_key).await? else {
+        return Ok(None);
+    };
+    let joined = room.read(|view| view.members.get(draft.sender_nid)).flatten() == Some(hearth_storage::log::Membership::Join);
+    let same = joined
+        && current.sender() == draft.sender
+        && content_from_json(current.content().get()).is_ok_and(|content| content == draft.content);
+    Ok(same.then(|| current.event_id.clone()))
+}

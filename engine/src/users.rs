@@ -1,0 +1,169 @@
+//! What the log says of each user: their rooms, and how new their account data is. In memory, bounded.
+
+use std::{collections::HashMap, sync::Arc};
+
+use hearth_storage::{
+    EventNid, Position, RoomNid, UserNid,
+    log::{self, AccountData, Membership, MembershipChange},
+    memberships,
+};
+use parking_lot::Mutex;
+use quick_cache::{Weighter, sync::Cache};
+use ruma::OwnedRoomId;
+
+use crate::{Engine, Error};
+
+/// Memberships kept in memory, of all users together.
+const BUDGET: u64 = 2_000_000;
+
+/// A user's membership in a room.
+#[derive(Debug, Clone)]
+pub struct UserRoom {
+    /// The position of its last change.
+    pub position: Position,
+    /// The member event.
+    pub event_nid: EventNid,
+    /// The membership.
+    pub membership: Membership,
+    /// For a joined user, the position at which this unbroken time in the room began.
+    pub joined_at: Option<Position>,
+    /// The user doesn't want to see the room again.
+    pub forgotten: bool,
+    /// For an invite or knock: a JSON array of stripped state events.
+    pub stripped_state: Option<Arc<str>>,
+}
+
+/// What the log says of a user.
+#[derive(Debug, Clone, Default)]
+pub struct User {
+    /// Every room with a membership of theirs.
+    pub rooms: HashMap<RoomNid, UserRoom>,
+    /// Nothing in their account data is newer than this, where it is known.
+    pub account_data: Option<Position>,
+}
+
+#[derive(Debug, Clone)]
+struct Holder(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+enum State {
+    /// Entries that came while the user is being loaded.
+    Loading(Vec<(Position, MembershipChange)>, Option<Position>),
+    Loaded(Arc<User>, Position),
+}
+
+#[derive(Debug, Clone)]
+struct ByRooms;
+
+impl Weighter<UserNid, Holder> for ByRooms {
+    fn weight(&self, _: &UserNid, holder: &Holder) -> u64 {
+        match &*holder.0.lock() {
+            State::Loading(..) => 8,
+            State::Loaded(user, _) => 8 + user.rooms.len() as u64,
+        }
+    }
+}
+
+/// Users in memory.
+#[derive(Debug)]
+pub struct Users {
+    cache: Cache<UserNid, Holder, ByRooms>,
+}
+
+impl Users {
+    pub(crate) fn new() -> Self {
+        Self { cache: Cache::with_weighter(100_000, BUDGET, ByRooms) }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.cache.clear();
+    }
+
+    /// Brings a user up to a change of membership.
+    pub(crate) fn apply_membership(&self, position: Position, change: &MembershipChange) {
+        let Some(holder) = self.cache.get(&change.user_nid) else { return };
+        match &mut *holder.0.lock() {
+            State::Loading(pending, _) => pending.push((position, change.clone())),
+            State::Loaded(user, loaded_at) if position > *loaded_at => set(Arc::make_mut(user), position, change),
+            State::Loaded(..) => {}
+        }
+    }
+
+    /// Brings a user up to a change of account data.
+    pub(crate) fn apply_account_data(&self, position: Position, data: &AccountData) {
+        let Some(holder) = self.cache.get(&data.user_nid) else { return };
+        match &mut *holder.0.lock() {
+            State::Loading(_, newest) => *newest = Some(position),
+            State::Loaded(user, _) => Arc::make_mut(user).account_data = Some(position),
+        }
+    }
+}
+
+fn set(user: &mut User, position: Position, change: &MembershipChange) {
+    let before = user.rooms.get(&change.room_nid).and_then(|room| room.joined_at);
+    let joined_at = change.joined_at.or(before).filter(|_| change.membership == Membership::Join);
+    let room = UserRoom {
+        position,
+        event_nid: change.event_nid,
+        membership: change.membership,
+        joined_at,
+        forgotten: change.forgotten,
+        stripped_state: change.stripped_state.clone(),
+    };
+    user.rooms.insert(change.room_nid, room);
+}
+
+/// What the log says of a user, at least up to now.
+pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error> {
+    // In the cache before the snapshot is taken: an entry that is not in the one reaches the other.
+    let fresh = || Holder(Arc::new(Mutex::new(State::Loading(Vec::new(), None))));
+    let holder = match engine.users.cache.get(&user_nid) {
+        Some(holder) => holder,
+        None => {
+            let holder = fresh();
+            engine.users.cache.insert(user_nid, holder.clone());
+            holder
+        }
+    };
+    if let State::Loaded(user, _) = &*holder.0.lock() {
+        return Ok(Arc::clone(user));
+    }
+    let mut transaction = engine.db.begin_read().await?;
+    let (_, loaded_at) = log::head(&mut transaction).await?;
+    let stored = memberships::of_user(&mut transaction, user_nid).await?;
+    drop(transaction);
+    let mut user = User { rooms: HashMap::with_capacity(stored.len()), account_data: None };
+    for row in stored {
+        set(&mut user, row.position, &row.membership);
+    }
+    let mut state = holder.0.lock();
+    if let State::Loading(pending, newest) = &mut *state {
+        user.account_data = *newest;
+        for (position, change) in pending.iter().filter(|(position, _)| *position > loaded_at) {
+            set(&mut user, *position, change);
+        }
+        *state = State::Loaded(Arc::new(user), loaded_at);
+    }
+    let State::Loaded(user, _) = &*state else { return Err(Error::Damaged("a user that is not loaded".to_owned())) };
+    let user = Arc::clone(user);
+    drop(state);
+    // It weighs more now than when it was put there.
+    if engine.users.cache.get(&user_nid).is_some_and(|cached| Arc::ptr_eq(&cached.0, &holder.0)) {
+        engine.users.cache.insert(user_nid, holder);
+    }
+    Ok(user)
+}
+
+impl User {
+    /// The rooms in which the user has this membership.
+    pub fn rooms_with(&self, membership: Membership) -> impl Iterator<Item = RoomNid> + '_ {
+        self.rooms.iter().filter(move |(_, room)| room.membership == membership).map(|(room_nid, _)| *room_nid)
+    }
+}
+
+/// The IDs of the rooms that a user is in.
+pub async fn joined_rooms(engine: &Engine, user_nid: UserNid) -> Result<Vec<OwnedRoomId>, Error> {
+    let user = load(engine, user_nid).await?;
+    let joined: Vec<RoomNid> = user.rooms_with(Membership::Join).collect();
+    Ok(crate::rooms::ids(engine, &joined).await?.into_values().collect())
+}
