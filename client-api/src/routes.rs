@@ -16,6 +16,8 @@ pub fn routes() -> Router<Arc<Engine>> {
 /// What the server is.
 fn server() -> Router<Arc<Engine>> {
     Router::new()
+        .ruma(server_information::get_supported_versions)
+        .ruma(server_information::get_capabilities)
         .ruma(server_information::discover_homeserver)
         .ruma(server_information::discover_support)
         .route(

@@ -1,16 +1,66 @@
 //! What the server says about itself: versions, capabilities, and where it is.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
 use hearth_endpoint::{MatrixError, Ruma};
 use hearth_engine::{Engine, SupportContact};
 use http::Uri;
-use ruma::api::client::discovery::{
-    discover_homeserver::{self, HomeserverInfo},
-    discover_support::{self, Contact},
+use ruma::{
+    RoomVersionId,
+    api::client::discovery::{
+        discover_homeserver::{self, HomeserverInfo},
+        discover_support::{self, Contact},
+        get_capabilities::v3::{self as get_capabilities, Capabilities, RoomVersionStability},
+        get_supported_versions,
+    },
+    profile::ProfileFieldName,
 };
 use serde_json::{Value, json};
+
+/// The versions of the spec whose client-server API a client may rely on here. r0.6.1 is for clients that know no
+/// other name for the endpoints that haven't changed since.
+const VERSIONS: [&str; 13] = [
+    "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11",
+    "v1.12",
+];
+
+/// The room versions that rooms here may have.
+const ROOM_VERSIONS: [RoomVersionId; 7] = [
+    RoomVersionId::V6,
+    RoomVersionId::V7,
+    RoomVersionId::V8,
+    RoomVersionId::V9,
+    RoomVersionId::V10,
+    RoomVersionId::V11,
+    RoomVersionId::V12,
+];
+
+/// `GET /_matrix/client/versions`
+pub(crate) async fn get_supported_versions(
+    _: State<Arc<Engine>>,
+    _: Ruma<get_supported_versions::Request>,
+) -> Result<get_supported_versions::Response, MatrixError> {
+    Ok(get_supported_versions::Response::new(
+        VERSIONS.map(str::to_owned).to_vec(),
+    ))
+}
+
+/// `GET /_matrix/client/*/capabilities`
+pub(crate) async fn get_capabilities(
+    State(engine): State<Arc<Engine>>,
+    _: Ruma<get_capabilities::Request>,
+) -> Result<get_capabilities::Response, MatrixError> {
+    let mut capabilities = Capabilities::new();
+    let available = ROOM_VERSIONS.map(|version| (version, RoomVersionStability::Stable));
+    capabilities.room_versions.default = engine.config.default_room_version.clone();
+    capabilities.room_versions.available = BTreeMap::from(available);
+    capabilities.thirdparty_id_changes.enabled = false;
+    let mut profile_fields = get_capabilities::ProfileFieldsCapability::new(true);
+    profile_fields.allowed = Some(vec![ProfileFieldName::DisplayName, ProfileFieldName::AvatarUrl]);
+    capabilities.profile_fields = Some(profile_fields);
+    Ok(get_capabilities::Response::new(capabilities))
+}
 
 /// `GET /.well-known/matrix/client`
 pub(crate) async fn discover_homeserver(

@@ -111,3 +111,107 @@ impl<T: DeserializeOwned> FromRequest<Arc<Engine>> for Json<T> {
         Ok(Self(value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    use super::*;
+
+    fn code(error: MatrixError) -> String {
+        error.kind().expect("a standard error").errcode().to_string()
+    }
+
+    fn checked(method: Method, body: &[u8]) -> Result<(), String> {
+        check_json(&method, body).map_err(code)
+    }
+
+    #[test]
+    fn json_of_another_shape_is_told_from_what_is_not_json() {
+        assert_eq!(checked(Method::POST, b"{}"), Ok(()));
+        assert_eq!(checked(Method::POST, b" \n{\"a\":\"\\u0000\"}"), Ok(()));
+        for body in ["[]", "null", "17", "\"text\"", "1e999"] {
+            assert_eq!(
+                checked(Method::POST, body.as_bytes()),
+                Err("M_BAD_JSON".to_owned()),
+                "{body}"
+            );
+        }
+        for body in ["[", "nul", "a=b", "}", " "] {
+            assert_eq!(
+                checked(Method::POST, body.as_bytes()),
+                Err("M_NOT_JSON".to_owned()),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_not_json() {
+        assert_eq!(
+            checked(Method::POST, b"{\"a\":\"\xff\"}"),
+            Err("M_NOT_JSON".to_owned())
+        );
+        assert_eq!(
+            checked(Method::POST, b"{\"a\":\"\xed\xa0\x80\"}"),
+            Err("M_NOT_JSON".to_owned())
+        );
+    }
+
+    #[test]
+    fn nothing_stands_for_an_empty_object_except_where_it_is_what_is_put() {
+        assert_eq!(checked(Method::POST, b""), Ok(()));
+        assert_eq!(checked(Method::DELETE, b""), Ok(()));
+        assert_eq!(checked(Method::PUT, b""), Err("M_NOT_JSON".to_owned()));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let body = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(
+            checked(Method::PUT, body.as_bytes()),
+            Err("M_BAD_JSON".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_is_refused_by_its_declared_length_and_by_its_real_one() {
+        let mut headers = HeaderMap::new();
+        let error = read(&headers, Body::from(vec![b' '; 11]), 10)
+            .await
+            .expect_err("11 bytes are more than 10");
+        assert_eq!(
+            (error.status(), code(error)),
+            (StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE".to_owned())
+        );
+        headers.insert(CONTENT_LENGTH, 11.into());
+        let unread = Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>());
+        let error = read(&headers, unread, 10)
+            .await
+            .expect_err("11 bytes are more than 10");
+        assert_eq!(error.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(
+            read(&HeaderMap::new(), Body::from(vec![b' '; 10]), 10)
+                .await
+                .expect("10 bytes")
+                .len(),
+            10
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let drip = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b" "))), ()))
+        });
+        let error = read(&HeaderMap::new(), Body::new(StreamBody::new(drip)), MAX_BODY).await;
+        assert_eq!(
+            error.expect_err("it never ends").status(),
+            StatusCode::REQUEST_TIMEOUT
+        );
+    }
+}

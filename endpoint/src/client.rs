@@ -7,7 +7,7 @@ use std::{
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use hearth_engine::Engine;
-use http::{HeaderMap, header::USER_AGENT, request::Parts};
+use http::{Extensions, HeaderMap, HeaderValue, header::USER_AGENT, request::Parts};
 use ipnet::IpNet;
 
 use crate::MatrixError;
@@ -27,20 +27,24 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 pub struct Client {
     /// The address. None behind a proxy on a Unix socket which does not tell.
     pub address: Option<IpAddr>,
-    /// What the client says it is; at most 256 bytes.
-    pub user_agent: Option<String>,
+    pub(crate) user_agent: Option<HeaderValue>,
 }
 
 impl Client {
-    pub(crate) fn of(parts: &Parts, trusted_proxies: &[IpNet]) -> Self {
-        let peer = parts
-            .extensions
+    pub(crate) fn of(headers: &HeaderMap, extensions: &Extensions, trusted_proxies: &[IpNet]) -> Self {
+        let peer = extensions
             .get::<ConnectInfo<SocketAddr>>()
             .map(|info| info.0.ip().to_canonical());
         Self {
-            address: address(peer, &parts.headers, trusted_proxies),
-            user_agent: user_agent(&parts.headers),
+            address: address(peer, headers, trusted_proxies),
+            user_agent: headers.get(USER_AGENT).cloned(),
         }
+    }
+
+    /// What the client says it is: visible ASCII, at most 256 bytes.
+    pub fn user_agent(&self) -> Option<&str> {
+        let text = self.user_agent.as_ref()?.to_str().ok()?;
+        Some(&text[..text.len().min(MAX_USER_AGENT)])
     }
 }
 
@@ -48,7 +52,11 @@ impl FromRequestParts<Arc<Engine>> for Client {
     type Rejection = MatrixError;
 
     async fn from_request_parts(parts: &mut Parts, engine: &Arc<Engine>) -> Result<Self, MatrixError> {
-        Ok(Self::of(parts, &engine.config.trusted_proxies))
+        Ok(Self::of(
+            &parts.headers,
+            &parts.extensions,
+            &engine.config.trusted_proxies,
+        ))
     }
 }
 
@@ -83,12 +91,6 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
         .ok()
         .or_else(|| hop.parse::<SocketAddr>().ok().map(|hop| hop.ip()))?;
     Some(address.to_canonical())
-}
-
-fn user_agent(headers: &HeaderMap) -> Option<String> {
-    // `to_str` leaves visible ASCII alone, so any byte is a boundary.
-    let text = headers.get(USER_AGENT)?.to_str().ok()?;
-    Some(text[..text.len().min(MAX_USER_AGENT)].to_owned())
 }
 
 #[cfg(test)]

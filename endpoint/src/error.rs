@@ -284,3 +284,81 @@ impl IntoResponse for MatrixError {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use ruma::api::client::uiaa::{AuthFlow, AuthType};
+
+    use super::*;
+
+    async fn answer(error: MatrixError) -> (StatusCode, Option<String>, Value) {
+        let response = error.into_response();
+        let status = response.status();
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .map(|v| v.to_str().expect("ASCII").to_owned());
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body in memory")
+            .to_bytes();
+        (status, retry_after, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn a_limit_says_when_to_come_back_and_rounds_up() {
+        let (status, retry_after, body) =
+            answer(MatrixError::limit_exceeded(Duration::from_millis(1200))).await;
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(retry_after.as_deref(), Some("2"));
+        assert_eq!(body["errcode"], "M_LIMIT_EXCEEDED");
+        assert_eq!(body["retry_after_ms"], 1200);
+        assert!(body["error"].is_string());
+    }
+
+    #[tokio::test]
+    async fn only_an_expired_token_is_a_soft_logout() {
+        let (_, _, expired) = answer(MatrixError::unknown_token(true)).await;
+        assert_eq!(expired["soft_logout"], true);
+        let (status, _, unknown) = answer(MatrixError::unknown_token(false)).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert_eq!(unknown["errcode"], "M_UNKNOWN_TOKEN");
+        assert_ne!(unknown["soft_logout"], true);
+    }
+
+    #[tokio::test]
+    async fn the_cause_of_a_failure_is_not_told() {
+        let (status, _, body) = answer(MatrixError::internal("the password is hunter2")).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(body["errcode"], "M_UNKNOWN");
+        assert!(!body.to_string().contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn further_fields_stand_beside_the_standard_ones() {
+        let error = MatrixError::not_found("Nothing here.")
+            .with_field("example", 7)
+            .with_field("error", "no");
+        let (_, _, body) = answer(error).await;
+        assert_eq!(
+            body,
+            json!({ "errcode": "M_NOT_FOUND", "error": "Nothing here.", "example": 7 })
+        );
+    }
+
+    #[tokio::test]
+    async fn user_interactive_authentication_asks_in_its_own_body() {
+        let mut info = UiaaInfo::new(vec![AuthFlow::new(vec![AuthType::Dummy])]);
+        info.session = Some("s".to_owned());
+        let (status, _, body) = answer(MatrixError::uiaa(info)).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            body,
+            json!({ "flows": [{ "stages": ["m.login.dummy"] }], "session": "s" })
+        );
+    }
+}

@@ -1,66 +1,148 @@
 //! Who asks: from the authentication that ruma names for an endpoint to the identity its handler is given.
 
-use hearth_engine::Engine;
-use http::request::Parts;
-use ruma::{
-    UserId,
-    api::auth_scheme::{AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication},
+use std::fmt::Debug;
+
+use hearth_engine::{
+    Engine,
+    accounts::{self, AuthenticateError, Requester, last_seen},
+};
+use http::Request;
+use ruma::api::auth_scheme::{
+    AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, ExtractTokenError, NoAccessToken,
+    NoAuthentication,
 };
 
 use crate::{Client, MatrixError};
 
 /// An authentication scheme of ruma's for which there is an identity.
 pub trait Identify: AuthScheme {
-    /// What the handler gets: `()`, a [`Requester`], or an `Option<Requester>`.
+    /// What the request shows: a token, maybe one, or nothing.
+    type Credentials: Send;
+
+    /// What the handler gets: a [`Requester`], an `Option<Requester>` or `()`.
     type Identity: Identity;
 
-    /// Finds out who sent the request, or why nobody may have.
+    /// Reads what the request shows.
+    fn credentials<B>(request: &Request<B>) -> Result<Self::Credentials, MatrixError>;
+
+    /// Finds out who that is.
     fn identify(
         engine: &Engine,
         client: &Client,
-        parts: &Parts,
+        credentials: Self::Credentials,
     ) -> impl Future<Output = Result<Self::Identity, MatrixError>> + Send;
 }
 
 /// What an endpoint's handler knows about who asks.
-pub trait Identity: std::fmt::Debug + Send {
+pub trait Identity: Debug + Send {
     /// Whether a user may be known at all.
     const OF_USERS: bool;
 
-    /// The user, where there is one.
-    fn user_id(&self) -> Option<&UserId>;
+    /// The user and device, where they are known.
+    fn requester(&self) -> Option<&Requester>;
 }
 
 impl Identity for () {
     const OF_USERS: bool = false;
 
-    fn user_id(&self) -> Option<&UserId> {
+    fn requester(&self) -> Option<&Requester> {
         None
     }
 }
 
-impl Identify for NoAuthentication {
-    type Identity = ();
+impl Identity for Requester {
+    const OF_USERS: bool = true;
 
-    async fn identify(_: &Engine, _: &Client, _: &Parts) -> Result<(), MatrixError> {
-        Ok(())
+    fn requester(&self) -> Option<&Requester> {
+        Some(self)
     }
 }
 
-/// A token that isn't asked for isn't looked at: clients send expired ones along.
-impl Identify for NoAccessToken {
-    type Identity = ();
+impl Identity for Option<Requester> {
+    const OF_USERS: bool = true;
 
-    async fn identify(_: &Engine, _: &Client, _: &Parts) -> Result<(), MatrixError> {
-        Ok(())
+    fn requester(&self) -> Option<&Requester> {
+        self.as_ref()
     }
 }
 
-/// Endpoints for everybody that do more for an application service. There are none yet.
-impl Identify for AppserviceTokenOptional {
-    type Identity = ();
+/// Schemes by which nobody is known. A token that isn't asked for isn't looked at: clients send expired ones along.
+macro_rules! identify_nobody {
+    ($($scheme:ty),*) => {$(
+        impl Identify for $scheme {
+            type Credentials = ();
+            type Identity = ();
 
-    async fn identify(_: &Engine, _: &Client, _: &Parts) -> Result<(), MatrixError> {
-        Ok(())
+            fn credentials<B>(_: &Request<B>) -> Result<(), MatrixError> {
+                Ok(())
+            }
+
+            async fn identify(_: &Engine, _: &Client, (): ()) -> Result<(), MatrixError> {
+                Ok(())
+            }
+        }
+    )*};
+}
+
+// The last is that of endpoints for everybody which do more for an application service, of which there are none.
+identify_nobody!(NoAuthentication, NoAccessToken, AppserviceTokenOptional);
+
+impl Identify for AccessToken {
+    type Credentials = String;
+    type Identity = Requester;
+
+    fn credentials<B>(request: &Request<B>) -> Result<String, MatrixError> {
+        token(request)?.ok_or_else(MatrixError::missing_token)
+    }
+
+    async fn identify(engine: &Engine, client: &Client, token: String) -> Result<Requester, MatrixError> {
+        authenticate(engine, client, &token).await
+    }
+}
+
+/// A token that is shown must be good: its owner would otherwise be taken for nobody.
+impl Identify for AccessTokenOptional {
+    type Credentials = Option<String>;
+    type Identity = Option<Requester>;
+
+    fn credentials<B>(request: &Request<B>) -> Result<Option<String>, MatrixError> {
+        token(request)
+    }
+
+    async fn identify(
+        engine: &Engine,
+        client: &Client,
+        token: Option<String>,
+    ) -> Result<Option<Requester>, MatrixError> {
+        match token {
+            Some(token) => authenticate(engine, client, &token).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The token in the `Authorization` header or, as old clients send it, in the query.
+fn token<B>(request: &Request<B>) -> Result<Option<String>, MatrixError> {
+    AccessTokenOptional::extract_authentication(request).map_err(|error| match error {
+        // Tokens of ours are ASCII; this is none.
+        ExtractTokenError::FromHeader(_) => MatrixError::unknown_token(false),
+        _ => MatrixError::missing_token(),
+    })
+}
+
+async fn authenticate(engine: &Engine, client: &Client, token: &str) -> Result<Requester, MatrixError> {
+    let requester = accounts::authenticate(engine, token).await?;
+    last_seen::note(engine, &requester, client.address, client.user_agent());
+    Ok(requester)
+}
+
+impl From<AuthenticateError> for MatrixError {
+    fn from(error: AuthenticateError) -> Self {
+        match error {
+            AuthenticateError::Unknown => Self::unknown_token(false),
+            AuthenticateError::SoftLoggedOut => Self::unknown_token(true),
+            AuthenticateError::Unavailable(error) if error.is_transient() => Self::unavailable(error),
+            AuthenticateError::Unavailable(error) => Self::internal(error),
+        }
     }
 }

@@ -9,6 +9,7 @@ mod body;
 mod client;
 mod cors;
 mod error;
+mod guests;
 mod identify;
 mod limits;
 mod nesting;

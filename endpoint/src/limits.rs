@@ -22,12 +22,9 @@ use governor::{
 };
 use hearth_engine::{Engine, RateLimits};
 use http::{Method, request::Parts};
-use ruma::{
-    UserId,
-    api::{IncomingRequest, path_builder::PathBuilder},
-};
+use ruma::{UserId, api::IncomingRequest};
 
-use crate::{Client, Identify, MatrixError, identify::Identity};
+use crate::{Client, Identify, Identity, MatrixError, routes};
 
 /// The most keys of a bucket that are kept.
 const MAX_KEYS: usize = 100_000;
@@ -57,8 +54,7 @@ where
     R: IncomingRequest<Authentication: Identify>,
 {
     let of_users = <<R::Authentication as Identify>::Identity as Identity>::OF_USERS;
-    let path = R::PATH_BUILDER.all_paths().last().unwrap_or_default();
-    class_of(&R::METHOD, path, of_users, R::RATE_LIMITED)
+    class_of(&R::METHOD, routes::latest_path::<R>(), of_users, R::RATE_LIMITED)
 }
 
 fn class_of(method: &Method, path: &str, of_users: bool, rate_limited: bool) -> Class {
@@ -231,7 +227,7 @@ impl FromRequestParts<Arc<Engine>> for CredentialsGuard {
 
     async fn from_request_parts(parts: &mut Parts, engine: &Arc<Engine>) -> Result<Self, MatrixError> {
         if let Some(limits) = parts.extensions.get::<Arc<Limits>>() {
-            let client = Client::of(parts, &engine.config.trusted_proxies);
+            let client = Client::of(&parts.headers, &parts.extensions, &engine.config.trusted_proxies);
             limits.check(Class::Credentials, &client, None)?;
         }
         Ok(Self)

@@ -73,6 +73,11 @@ impl RumaRoutes for Router<Arc<Engine>> {
     }
 }
 
+/// The newest of an endpoint's paths, as ruma writes them: with `{name}` for arguments.
+pub(crate) fn latest_path<R: IncomingRequest>() -> &'static str {
+    R::PATH_BUILDER.all_paths().last().unwrap_or_default()
+}
+
 /// The HTTP form of a ruma response.
 pub fn encode(response: impl OutgoingResponse) -> Response {
     match response.try_into_http_response::<BytesMut>() {

@@ -16,9 +16,9 @@ use ruma::api::{
 use tracing::Span;
 
 use crate::{
-    Client, Identify, MatrixError, body,
-    identify::Identity,
+    Client, Identify, Identity, MatrixError, body, guests,
     limits::{self, Limits},
+    routes::latest_path,
 };
 
 /// A request of a ruma endpoint, with who sent it.
@@ -33,7 +33,7 @@ use crate::{
 /// ```
 ///
 /// For endpoints whose body is JSON or empty. What is wrong with a request is answered here, in this order: a path
-/// that isn't UTF-8, the token, the rate limit, the size of the body, its JSON, its shape.
+/// that isn't UTF-8, the token, what guests may not do, the rate limit, the size of the body, its JSON, its shape.
 #[derive(Debug)]
 pub struct Ruma<R>
 where
@@ -57,31 +57,45 @@ where
 
     async fn from_request(mut request: Request, engine: &Arc<Engine>) -> Result<Self, MatrixError> {
         let path_args = path_args(&mut request).await?;
-        let (parts, body) = request.into_parts();
-        let client = Client::of(&parts, &engine.config.trusted_proxies);
+        let path_args: Vec<_> = path_args.iter().map(|(_, value)| value).collect();
+        let client = Client::of(
+            request.headers(),
+            request.extensions(),
+            &engine.config.trusted_proxies,
+        );
 
-        let requester = R::Authentication::identify(engine, &client, &parts).await?;
-        let user = requester.user_id();
-        if let Some(user) = user {
-            Span::current().record("user", user.as_str());
+        let credentials = R::Authentication::credentials(&request)?;
+        let (parts, body) = request.into_parts();
+        let identity = R::Authentication::identify(engine, &client, credentials).await?;
+        let requester = identity.requester();
+        if let Some(requester) = requester {
+            Span::current().record("user", requester.user_id.as_str());
+            if requester.is_guest
+                && !guests::may_use(&R::METHOD, latest_path::<R>(), path_args.last().copied())
+            {
+                return Err(guest_refused());
+            }
         }
         if let Some(limits) = parts.extensions.get::<Arc<Limits>>() {
-            limits.check(limits::class::<R>(), &client, user)?;
+            limits.check(
+                limits::class::<R>(),
+                &client,
+                requester.map(|requester| &*requester.user_id),
+            )?;
         }
 
-        let limit = if user.is_some() {
+        let limit = if requester.is_some() {
             body::MAX_BODY
         } else {
             body::MAX_ANONYMOUS_BODY
         };
         let body = body::read(&parts.headers, body, limit).await?;
         body::check_json(&parts.method, &body)?;
-        let path_args: Vec<_> = path_args.iter().map(|(_, value)| value).collect();
         let request = R::try_from_http_request(http::Request::from_parts(parts, &body), &path_args)
             .map_err(|error| refusal(&error, &body))?;
         Ok(Self {
             request,
-            requester,
+            requester: identity,
             client,
             body,
         })
@@ -98,6 +112,14 @@ async fn path_args(request: &mut Request) -> Result<RawPathParams, MatrixError> 
             }
             rejection => MatrixError::internal(rejection),
         })
+}
+
+fn guest_refused() -> MatrixError {
+    MatrixError::new(
+        StatusCode::FORBIDDEN,
+        ErrorKind::GuestAccessForbidden,
+        "Guests may not do this: register an account.",
+    )
 }
 
 /// The spec's code for what ruma could not read. The sentence may repeat what the client sent: it goes back to
