@@ -14,6 +14,7 @@ use crate::{
     events::EventStore,
     interner::Interner,
     log::{Log, follow},
+    notices,
     rooms::Rooms,
     transactions::Transactions,
     users::Users,
@@ -80,9 +81,23 @@ impl Engine {
         signing_key: SigningKey,
         outside: Outside,
     ) -> Result<Arc<Self>, Error> {
-        let Outside { clock, entropy, tail } = outside;
-        let (log, receiver) = Log::start(&db, tail).await?;
-        let engine = Arc::new(Self {
+        let (log, receiver) = Log::start(&db, Arc::clone(&outside.tail)).await?;
+        let engine = Arc::new(Self::new(config, db, signing_key, outside, log));
+        tokio::spawn(follow(Arc::downgrade(&engine), receiver));
+        tokio::spawn(upkeep(Arc::downgrade(&engine)));
+        tokio::spawn(notices::hear(Arc::downgrade(&engine)));
+        Ok(engine)
+    }
+
+    /// An engine for a process that works beside a server, such as the command line: it changes accounts, and commits
+    /// nothing to the log. A server that runs on the same database hears of the changes.
+    pub fn beside(config: Config, db: Database, signing_key: SigningKey, outside: Outside) -> Arc<Self> {
+        Arc::new(Self::new(config, db, signing_key, outside, Log::beside()))
+    }
+
+    fn new(config: Config, db: Database, signing_key: SigningKey, outside: Outside, log: Log) -> Self {
+        let Outside { clock, entropy, .. } = outside;
+        Self {
             accounts: Arc::new(Accounts::new(&*entropy)),
             events: EventStore::new(config.room_memory_bytes / 2),
             interner: Interner::new(db.clone()),
@@ -98,10 +113,7 @@ impl Engine {
             entropy,
             log,
             signing_key,
-        });
-        tokio::spawn(follow(Arc::downgrade(&engine), receiver));
-        tokio::spawn(upkeep(Arc::downgrade(&engine)));
-        Ok(engine)
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod error;
 pub mod events;
 mod interner;
 pub mod log;
+mod notices;
 mod outside;
 pub mod rooms;
 mod signing;

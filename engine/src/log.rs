@@ -26,7 +26,8 @@ pub struct LogHead {
 /// The log, as the engine's verbs use it.
 #[derive(Debug)]
 pub struct Log {
-    committer: Committer,
+    /// Nothing in a process that only works beside a server.
+    committer: Option<Committer>,
     applied: watch::Sender<LogHead>,
     pub(crate) recent: RecentLog,
 }
@@ -38,7 +39,18 @@ impl Log {
         let committer = Committer::start(db, tail).await?;
         let (generation, position) = committer.start_position();
         let applied = watch::Sender::new(LogHead { generation, position });
-        Ok((Self { committer, applied, recent: RecentLog::new(position) }, receiver))
+        Ok((Self { committer: Some(committer), applied, recent: RecentLog::new(position) }, receiver))
+    }
+
+    /// The log of a process that commits nothing and follows nothing.
+    pub(crate) fn beside() -> Self {
+        let head = LogHead { generation: 0, position: Position(0) };
+        Self { committer: None, applied: watch::Sender::new(head), recent: RecentLog::new(head.position) }
+    }
+
+    /// Whether this process commits at all, if not at the moment.
+    pub(crate) fn has_committer(&self) -> bool {
+        self.committer.is_some()
     }
 
     /// How far the log has come.
@@ -53,12 +65,15 @@ impl Log {
 
     /// Whether changes are committed at the moment.
     pub fn is_writable(&self) -> bool {
-        self.committer.status() == CommitterStatus::Writable
+        self.committer.as_ref().is_some_and(|committer| committer.status() == CommitterStatus::Writable)
     }
 
     /// Waits for a place in the queue of changes.
     pub(crate) async fn reserve(&self) -> Result<Slot, CommitError> {
-        self.committer.reserve().await
+        match &self.committer {
+            Some(committer) => committer.reserve().await,
+            None => Err(CommitError::SteppedDown),
+        }
     }
 
     /// Commits a change that depends on no room's head. Memory reflects it when this returns.

@@ -32,6 +32,12 @@ impl SigningKey {
     }
 }
 
+impl From<Ed25519KeyPair> for SigningKey {
+    fn from(pair: Ed25519KeyPair) -> Self {
+        Self(pair)
+    }
+}
+
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SigningKey(ed25519:{})", self.0.version())

@@ -106,6 +106,10 @@ impl Database {
         Ok(connection)
     }
 
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
     /// Gives out numbers for events and states. One per server.
     pub fn numbers(&self) -> NumberSource {
         NumberSource::new(self.clone())

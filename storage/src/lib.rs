@@ -21,7 +21,9 @@ pub mod memberships;
 pub mod interned;
 pub mod aliases;
 pub mod account_data;
+pub mod notices;
 mod numbers;
+pub mod private_postgres;
 pub mod states;
 pub mod registration_nonces;
 #[cfg(feature = "test-database")]
