@@ -79,7 +79,7 @@ mod tests {
     fn new_names_follow_the_grammar() {
         assert_eq!(new("alice").unwrap(), "@alice:example.org");
         assert_eq!(new("a.b_c=d-e/f+0").unwrap(), "@a.b_c=d-e/f+0:example.org");
-        for bad in ["a:b", "a b", "é", "a@b", "@alice:example.org", "a\0", "a\n", "ⒶB", "K"] {
+        for bad in ["a:b", "a b", "é", "a@b", "@alice:example.org", "a\0", "a\n", "\u{212a}elvin"] {
             assert_eq!(new(bad), Err(UsernameError::Character), "{bad}");
         }
         assert_eq!(new(""), Err(UsernameError::Empty));
