@@ -1,4 +1,3 @@
-//! Which refusal of the engine has which of the spec's codes. Nothing else in this crate names a code.
-//!
-//! One `impl From<…> for MatrixError` per error enum of the engine; the sentence is for the client's user. Handlers
-//! use `?`. A storage error is [`MatrixError::unavailable`] where it is transient, else [`MatrixError::internal`].
+//! MOVED: `impl From<EngineError> for MatrixError` is only legal in the crate of MatrixError (orphan rule, E0117).
+//! Put your `impl`s in `endpoint/src/refusals/<area>.rs` (add `mod <area>;` in `endpoint/src/refusals.rs`);
+//! `hearth_engine::Error` has its `From` there already, so `?` works on it. This file goes away.

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use hearth_engine::{
     Engine,
-    accounts::{self, AuthenticateError, Requester, last_seen},
+    accounts::{self, Requester, last_seen},
 };
 use http::Request;
 use ruma::api::auth_scheme::{
@@ -134,15 +134,4 @@ async fn authenticate(engine: &Engine, client: &Client, token: &str) -> Result<R
     let requester = accounts::authenticate(engine, token).await?;
     last_seen::note(engine, &requester, client.address, client.user_agent());
     Ok(requester)
-}
-
-impl From<AuthenticateError> for MatrixError {
-    fn from(error: AuthenticateError) -> Self {
-        match error {
-            AuthenticateError::Unknown => Self::unknown_token(false),
-            AuthenticateError::SoftLoggedOut => Self::unknown_token(true),
-            AuthenticateError::Unavailable(error) if error.is_transient() => Self::unavailable(error),
-            AuthenticateError::Unavailable(error) => Self::internal(error),
-        }
-    }
 }

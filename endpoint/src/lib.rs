@@ -13,6 +13,7 @@ mod guests;
 mod identify;
 mod limits;
 mod nesting;
+mod refusals;
 mod request_log;
 mod routes;
 mod ruma_request;

@@ -9,10 +9,7 @@ use axum::{
     response::Response,
 };
 use hearth_endpoint::{MatrixError, Ruma, RumaRoutes, serve};
-use hearth_engine::{
-    Config, Engine, OsEntropy, SystemClock,
-    accounts::{Accounts, register},
-};
+use hearth_engine::{Config, Engine, Outside, SigningKey, accounts::register};
 use hearth_storage::test_database::TestDatabase;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -144,8 +141,10 @@ impl Server {
         config.registration.guests = true;
         configure(&mut config);
         let db = TestDatabase::new().await.connect().await;
-        let key = SigningKey::from_seed("test", &[7; 32]).unwrap();
-        let engine = Engine::start(config, db, key, Outside::default()).await.unwrap();
+        let key = SigningKey::from_seed("test", &[7; 32]).expect("a key");
+        let engine = Engine::start(config, db, key, Outside::default())
+            .await
+            .expect("an engine");
         let routes = Router::new()
             .ruma(whoami)
             .ruma(login)

@@ -1,0 +1,32 @@
+//! Which refusal of the engine has which of the spec's codes. Nothing else names a code for one.
+//!
+//! One `impl From<…> for MatrixError` per error enum of the engine, in a file per area; the sentence is for the
+//! client's user. They are here, and not with the routes, because a trait and two types from elsewhere cannot be
+//! joined there, and because a room refuses other servers for the same reasons as it does clients.
+
+mod accounts;
+
+use hearth_engine::{Error, accounts::AuthenticateError};
+
+use crate::MatrixError;
+
+/// The server's own failure: 503 where the same request may succeed later, else 500.
+impl From<Error> for MatrixError {
+    fn from(error: Error) -> Self {
+        if error.is_transient() {
+            Self::unavailable(error)
+        } else {
+            Self::internal(error)
+        }
+    }
+}
+
+impl From<AuthenticateError> for MatrixError {
+    fn from(error: AuthenticateError) -> Self {
+        match error {
+            AuthenticateError::Unknown => Self::unknown_token(false),
+            AuthenticateError::SoftLoggedOut => Self::unknown_token(true),
+            AuthenticateError::Failed(error) => error.into(),
+        }
+    }
+}
