@@ -37,9 +37,10 @@ impl Account {
         };
         if !me.is_root() {
             return match owner {
-                Some(owner) if owner != me.as_raw() => {
-                    Err(PrivatePostgresError::ForeignOwner { directory: directory.to_owned(), owner })
-                }
+                Some(owner) if owner != me.as_raw() => Err(PrivatePostgresError::ForeignOwner {
+                    directory: directory.to_owned(),
+                    owner,
+                }),
                 _ => Self::by_uid(me, false),
             };
         }
@@ -66,12 +67,21 @@ impl Account {
     }
 
     fn new(user: User, switches: bool) -> Self {
-        Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), switches }
+        Self {
+            name: user.name,
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            switches,
+        }
     }
 
     /// The names of the users who may connect: this one, and root if that is who the server is.
     pub(super) fn client_names(&self) -> Vec<&str> {
-        if self.switches { vec![&self.name, "root"] } else { vec![&self.name] }
+        if self.switches {
+            vec![&self.name, "root"]
+        } else {
+            vec![&self.name]
+        }
     }
 
     /// A program to be run as this user, in `directory`, in which it may do as it likes.
@@ -81,7 +91,10 @@ impl Account {
         let mut command = Command::new(program);
         command.current_dir(directory).stdin(Stdio::null());
         // C, because some of what the programs print is read by us.
-        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C");
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LC_ALL", "C");
         if self.switches {
             command.uid(self.uid).gid(self.gid);
         }
@@ -90,7 +103,11 @@ impl Account {
 
     /// Runs a program to its end and returns what it printed.
     pub(super) async fn run(&self, name: &'static str, mut command: Command) -> Result<String> {
-        let directory = command.as_std().get_current_dir().map(Path::to_owned).unwrap_or_default();
+        let directory = command
+            .as_std()
+            .get_current_dir()
+            .map(Path::to_owned)
+            .unwrap_or_default();
         let program = PathBuf::from(command.as_std().get_program());
         let output = command
             .kill_on_drop(true)
@@ -110,14 +127,26 @@ impl Account {
     }
 
     /// Explains why a program could not be started in this directory.
-    pub(super) fn spawn_error(&self, program: &Path, directory: &Path, source: io::Error) -> PrivatePostgresError {
+    pub(super) fn spawn_error(
+        &self,
+        program: &Path,
+        directory: &Path,
+        source: io::Error,
+    ) -> PrivatePostgresError {
         // The child changes its user first and its directory then, so this is how a closed parent shows.
         if source.kind() == io::ErrorKind::PermissionDenied
             && let Some(closed) = self.first_closed(directory)
         {
-            return PrivatePostgresError::NotTraversable { directory: closed, user: self.name.clone() };
+            return PrivatePostgresError::NotTraversable {
+                directory: closed,
+                user: self.name.clone(),
+            };
         }
-        PrivatePostgresError::Io { action: "run", path: program.to_owned(), source }
+        PrivatePostgresError::Io {
+            action: "run",
+            path: program.to_owned(),
+            source,
+        }
     }
 
     /// The first directory on the way to this one that the mode bits close to this user.

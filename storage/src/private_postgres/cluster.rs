@@ -40,7 +40,11 @@ pub(super) struct Cluster {
 pub(super) fn open_data_dir(data_dir: &Path) -> Result<PathBuf> {
     // PostgreSQL has to pass through it as somebody else if we are root.
     let mode = if Uid::effective().is_root() { 0o711 } else { 0o700 };
-    DirBuilder::new().recursive(true).mode(mode).create(data_dir).attempt("make the directory", data_dir)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(data_dir)
+        .attempt("make the directory", data_dir)?;
     fs::canonicalize(data_dir).attempt("find", data_dir)
 }
 
@@ -57,7 +61,14 @@ impl Cluster {
             }
             None => {
                 let installation = installations.newest()?.clone();
-                create(data_dir, &directory, &account, &installation, &["--data-checksums"]).await?;
+                create(
+                    data_dir,
+                    &directory,
+                    &account,
+                    &installation,
+                    &["--data-checksums"],
+                )
+                .await?;
                 Self::configure(data_dir, directory, account, installation).await
             }
         }
@@ -74,15 +85,29 @@ impl Cluster {
         let socket_directory = socket::prepare_directory(data_dir, &identity, &account)?;
         let log = ServerLog::new(data_dir);
         let data_dir = data_dir.to_owned();
-        let cluster = Self { data_dir, directory, installation, account, socket_directory, identity, log };
+        let cluster = Self {
+            data_dir,
+            directory,
+            installation,
+            account,
+            socket_directory,
+            identity,
+            log,
+        };
         cluster.write_configuration().await?;
         Ok(cluster)
     }
 
     async fn write_configuration(&self) -> Result<()> {
-        let lz4 = self.knows_lz4().await?;
-        let machine = Machine { memory: settings::memory(), major: self.installation.major, lz4 };
-        let conf = settings::postgresql_conf(&machine, &self.data_dir.join("postgresql.local.conf"));
+        let machine = Machine {
+            memory: settings::memory(),
+            major: self.installation.major,
+            lz4: self.knows_lz4().await?,
+            syncfs: settings::has_reliable_syncfs(),
+        };
+        let operators_file = self.data_dir.join("postgresql.local.conf");
+        files::write_once(&operators_file, settings::OPERATORS_FILE)?;
+        let conf = settings::postgresql_conf(&machine, &operators_file);
         let ident = settings::pg_ident_conf(&self.account.client_names(), &[roles::SUPERUSER, roles::SERVER]);
         self.write("postgresql.conf", &conf)?;
         self.write("pg_hba.conf", settings::PG_HBA_CONF)?;
@@ -95,9 +120,18 @@ impl Cluster {
 
     /// Asks PostgreSQL whether it was built with LZ4, by offering it the setting.
     async fn knows_lz4(&self) -> Result<bool> {
-        let mut command = self.account.command(&self.installation.program("postgres"), &self.directory);
-        command.args(["-C", "default_toast_compression", "-c", "default_toast_compression=lz4"]);
-        command.args(["-c", "config_file=/dev/null", "-D"]).arg(&self.directory);
+        let mut command = self
+            .account
+            .command(&self.installation.program("postgres"), &self.directory);
+        command.args([
+            "-C",
+            "default_toast_compression",
+            "-c",
+            "default_toast_compression=lz4",
+        ]);
+        command
+            .args(["-c", "config_file=/dev/null", "-D"])
+            .arg(&self.directory);
         match self.account.run("postgres", command).await {
             Ok(_) => Ok(true),
             Err(PrivatePostgresError::Failed { .. }) => Ok(false),
@@ -107,13 +141,17 @@ impl Cluster {
 
     /// Whether this process is the postmaster of this cluster.
     pub(super) fn is_postmaster(&self, process: &Process) -> bool {
-        process.uid == self.account.uid && process.command.contains(&format!(" -D {} ", self.directory.display()))
+        process.uid == self.account.uid
+            && process
+                .command
+                .contains(&format!(" -D {} ", self.directory.display()))
     }
 
     /// Whether this process belongs to this cluster, as its postmaster or as a child of that, which has a title.
     pub(super) fn has_process(&self, process: &Process) -> bool {
         let title = format!("postgres: {}: ", self.identity);
-        self.is_postmaster(process) || (process.uid == self.account.uid && process.command.starts_with(&title))
+        self.is_postmaster(process)
+            || (process.uid == self.account.uid && process.command.starts_with(&title))
     }
 
     /// A URL of the server's database.
@@ -134,12 +172,17 @@ pub(super) fn data_version(directory: &Path) -> Result<Option<u32>> {
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse() {
             Ok(major) => Ok(Some(major)),
-            Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no version")).attempt("read", path),
+            Err(_) => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no version")).attempt("read", path)
+            }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()) {
                 let by = "it holds something, but no PostgreSQL cluster".to_owned();
-                return Err(PrivatePostgresError::Occupied { directory: directory.to_owned(), by });
+                return Err(PrivatePostgresError::Occupied {
+                    directory: directory.to_owned(),
+                    by,
+                });
             }
             Ok(None)
         }
@@ -164,8 +207,19 @@ pub(super) async fn create(
     remove_unfinished(data_dir)?;
     files::make_owned_directory(account, &unfinished)?;
     let mut command = account.command(&installation.program("initdb"), &unfinished);
-    command.args(["--encoding=UTF8", "--locale=C", "--auth=peer", "--no-instructions"]).args(checksums);
-    command.arg("--username").arg(roles::SUPERUSER).arg("--pgdata").arg(&unfinished);
+    command
+        .args([
+            "--encoding=UTF8",
+            "--locale=C",
+            "--auth=peer",
+            "--no-instructions",
+        ])
+        .args(checksums);
+    command
+        .arg("--username")
+        .arg(roles::SUPERUSER)
+        .arg("--pgdata")
+        .arg(&unfinished);
     match account.run("initdb", command).await {
         Ok(_) => files::rename(&unfinished, directory),
         Err(error) => {
@@ -179,7 +233,10 @@ pub(super) async fn create(
 fn remove_unfinished(data_dir: &Path) -> Result<()> {
     for entry in fs::read_dir(data_dir).attempt("list", data_dir)? {
         let entry = entry.attempt("list", data_dir)?;
-        if entry.file_name().to_string_lossy().starts_with("postgres.unfinished-")
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("postgres.unfinished-")
             && let Err(error) = files::remove_directory(&entry.path())
         {
             tracing::warn!(%error, "an unfinished cluster is left behind");

@@ -40,7 +40,9 @@ pub enum PrivatePostgresError {
     )]
     NoUnprivilegedUser,
     /// A user id without an entry in the user database; `initdb` and `peer` authentication need one.
-    #[error("user id {uid} has no name on this machine, and PostgreSQL needs one: add the user to /etc/passwd")]
+    #[error(
+        "user id {uid} has no name on this machine, and PostgreSQL needs one: add the user to /etc/passwd"
+    )]
     NamelessUser {
         /// The user id.
         uid: u32,
@@ -136,6 +138,10 @@ pub(super) trait Attempt<T> {
 
 impl<T> Attempt<T> for io::Result<T> {
     fn attempt(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T> {
-        self.map_err(|source| PrivatePostgresError::Io { action, path: path.into(), source })
+        self.map_err(|source| PrivatePostgresError::Io {
+            action,
+            path: path.into(),
+            source,
+        })
     }
 }

@@ -19,17 +19,38 @@ use super::{
 pub(super) fn write_owned(account: &Account, path: &Path, text: &str) -> Result<()> {
     let fresh = path.with_extension("new");
     remove_file(&fresh)?;
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).attempt("write", &fresh)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&fresh)
+        .attempt("write", &fresh)?;
     file.write_all(text.as_bytes()).attempt("write", &fresh)?;
     account.own_file(&file, &fresh)?;
     file.sync_all().attempt("write", &fresh)?;
     fs::rename(&fresh, path).attempt("write", path)
 }
 
+/// Writes a file that everybody may read, unless there is one already.
+pub(super) fn write_once(path: &Path, text: &str) -> Result<()> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)
+    {
+        Ok(mut file) => file.write_all(text.as_bytes()).attempt("write", path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error).attempt("write", path),
+    }
+}
+
 /// Makes a directory that only PostgreSQL's user can enter; it must not exist yet.
 pub(super) fn make_owned_directory(account: &Account, path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o700).create(path).attempt("make the directory", path)?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .attempt("make the directory", path)?;
     account.own(path)
 }
 
@@ -37,7 +58,9 @@ pub(super) fn make_owned_directory(account: &Account, path: &Path) -> Result<()>
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).attempt("rename", from)?;
     match to.parent() {
-        Some(parent) => File::open(parent).and_then(|directory| directory.sync_all()).attempt("write", parent),
+        Some(parent) => File::open(parent)
+            .and_then(|directory| directory.sync_all())
+            .attempt("write", parent),
         None => Ok(()),
     }
 }

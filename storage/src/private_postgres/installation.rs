@@ -55,7 +55,12 @@ impl Installations {
         let directories: BTreeSet<PathBuf> = directories
             .into_iter()
             .filter(|directory| directory.join("initdb").is_file())
-            .filter_map(|directory| fs::canonicalize(directory.join("postgres")).ok()?.parent().map(Path::to_owned))
+            .filter_map(|directory| {
+                fs::canonicalize(directory.join("postgres"))
+                    .ok()?
+                    .parent()
+                    .map(Path::to_owned)
+            })
             .collect();
         let mut found = Vec::new();
         for directory in directories {
@@ -70,10 +75,11 @@ impl Installations {
 
     /// The newest.
     pub(super) fn newest(&self) -> Result<&Installation> {
-        self.0
-            .iter()
-            .max_by_key(|installation| installation.major)
-            .ok_or(PrivatePostgresError::NotInstalled { minimum: OLDEST_MAJOR })
+        self.0.iter().max_by_key(|installation| installation.major).ok_or(
+            PrivatePostgresError::NotInstalled {
+                minimum: OLDEST_MAJOR,
+            },
+        )
     }
 
     /// The one that can read the data in this directory, written by this major version.
@@ -81,7 +87,10 @@ impl Installations {
         self.0
             .iter()
             .find(|installation| installation.major == major)
-            .ok_or_else(|| PrivatePostgresError::VersionNotInstalled { directory: directory.to_owned(), major })
+            .ok_or_else(|| PrivatePostgresError::VersionNotInstalled {
+                directory: directory.to_owned(),
+                major,
+            })
     }
 }
 
@@ -103,7 +112,11 @@ fn expand(place: &str) -> Vec<PathBuf> {
         return vec![PathBuf::from(place)];
     };
     let (parent, prefix) = before.rsplit_once('/').unwrap_or(("", before));
-    let names = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let names = fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
     names
         .filter_map(|name| name.into_string().ok())
         .filter(|name| name.starts_with(prefix))
@@ -113,7 +126,12 @@ fn expand(place: &str) -> Vec<PathBuf> {
 
 /// What `postgres --version` says, if it is a released version.
 async fn major_version(postgres: &Path) -> Option<u32> {
-    let output = Command::new(postgres).arg("--version").env_clear().output().await.ok()?;
+    let output = Command::new(postgres)
+        .arg("--version")
+        .env_clear()
+        .output()
+        .await
+        .ok()?;
     parse_major(&String::from_utf8(output.stdout).ok()?)
 }
 
@@ -131,7 +149,10 @@ mod tests {
 
     #[test]
     fn released_versions_are_told_from_previews() {
-        assert_eq!(parse_major("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
+        assert_eq!(
+            parse_major("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
+            Some(15)
+        );
         assert_eq!(parse_major("postgres (PostgreSQL) 17.0\n"), Some(17));
         assert_eq!(parse_major("postgres (PostgreSQL) 18beta1\n"), None);
         assert_eq!(parse_major("postgres (PostgreSQL) 19devel\n"), None);
@@ -146,7 +167,10 @@ mod tests {
         fs::create_dir_all(scratch.join("other/bin")).unwrap();
         let mut found = expand(&format!("{}/pgsql-*/bin", scratch.display()));
         found.sort();
-        assert_eq!(found, [scratch.join("pgsql-14/bin"), scratch.join("pgsql-16/bin")]);
+        assert_eq!(
+            found,
+            [scratch.join("pgsql-14/bin"), scratch.join("pgsql-16/bin")]
+        );
         assert_eq!(expand("/nowhere/bin"), [PathBuf::from("/nowhere/bin")]);
         assert!(expand("/nowhere/*/bin").is_empty());
         fs::remove_dir_all(scratch).unwrap();

@@ -41,7 +41,10 @@ impl Lock {
                     "" => "unknown".to_owned(),
                     pid => pid.to_owned(),
                 };
-                Err(PrivatePostgresError::InUse { data_dir: data_dir.to_owned(), holder })
+                Err(PrivatePostgresError::InUse {
+                    data_dir: data_dir.to_owned(),
+                    holder,
+                })
             }
             Err(TryLockError::Error(error)) => Err(error).attempt("lock", &path),
         }

@@ -59,14 +59,25 @@ mod tests {
     #[test]
     fn a_ready_postmaster_is_read() {
         let text = "7680\n/srv/data\n1795498995\n5432\n/run/x\n\n 10012799         4\nready   \n";
-        let expected = PidFile { pid: 7680, socket_directory: PathBuf::from("/run/x"), status: Status::Ready };
+        let expected = PidFile {
+            pid: 7680,
+            socket_directory: PathBuf::from("/run/x"),
+            status: Status::Ready,
+        };
         assert_eq!(PidFile::parse(text), Some(expected));
     }
 
     #[test]
     fn a_postmaster_just_started_has_no_socket_yet() {
-        let expected = PidFile { pid: 7680, socket_directory: PathBuf::new(), status: Status::Starting };
-        assert_eq!(PidFile::parse("7680\n/srv/data\n1795498995\n5432\n"), Some(expected));
+        let expected = PidFile {
+            pid: 7680,
+            socket_directory: PathBuf::new(),
+            status: Status::Starting,
+        };
+        assert_eq!(
+            PidFile::parse("7680\n/srv/data\n1795498995\n5432\n"),
+            Some(expected)
+        );
     }
 
     #[test]

@@ -29,8 +29,10 @@ const SHUTDOWN: [(Signal, Duration); 3] = [
 ];
 
 /// What the children of a postmaster that was killed get to end by themselves, before they are signalled.
-const LINGERING: [(Duration, Signal); 2] =
-    [(Duration::from_secs(5), Signal::SIGQUIT), (Duration::from_secs(15), Signal::SIGKILL)];
+const LINGERING: [(Duration, Signal); 2] = [
+    (Duration::from_secs(5), Signal::SIGQUIT),
+    (Duration::from_secs(15), Signal::SIGKILL),
+];
 const LINGERING_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running postmaster of a cluster.
@@ -55,7 +57,10 @@ pub(super) async fn bring_up(cluster: &Cluster, slot: &mut Option<Postmaster>) -
     if socket::answers(&cluster.socket_directory) {
         return Err(PrivatePostgresError::Occupied {
             directory: cluster.directory.clone(),
-            by: format!("something that we did not start answers in {}", cluster.socket_directory.display()),
+            by: format!(
+                "something that we did not start answers in {}",
+                cluster.socket_directory.display()
+            ),
         });
     }
     let log_start = cluster.log.len();
@@ -69,13 +74,25 @@ async fn take_over(cluster: &Cluster, slot: &mut Option<Postmaster>, left: &PidF
         return Ok(false);
     }
     if left.pid < 0 {
-        let by = format!("a single-user PostgreSQL (process {}) is at work on it", -left.pid);
-        return Err(PrivatePostgresError::Occupied { directory: cluster.directory.clone(), by });
+        let by = format!(
+            "a single-user PostgreSQL (process {}) is at work on it",
+            -left.pid
+        );
+        return Err(PrivatePostgresError::Occupied {
+            directory: cluster.directory.clone(),
+            by,
+        });
     }
-    let orphan = slot.insert(Postmaster { pid: left.pid, child: None });
+    let orphan = slot.insert(Postmaster {
+        pid: left.pid,
+        child: None,
+    });
     let can_serve = left.status == Status::Starting || left.socket_directory == cluster.socket_directory;
     if can_serve && left.status != Status::Stopping {
-        tracing::info!(pid = left.pid, "taking over a PostgreSQL left by a server that was killed");
+        tracing::info!(
+            pid = left.pid,
+            "taking over a PostgreSQL left by a server that was killed"
+        );
         match orphan.wait_until_ready(cluster, cluster.log.len()).await {
             Ok(()) if orphan.serves(cluster)? => {
                 // It reads the configuration that was written a moment ago.
@@ -91,7 +108,10 @@ async fn take_over(cluster: &Cluster, slot: &mut Option<Postmaster>, left: &PidF
             Err(error) => return Err(error),
         }
     }
-    tracing::info!(pid = left.pid, "stopping a PostgreSQL left by a server that was killed");
+    tracing::info!(
+        pid = left.pid,
+        "stopping a PostgreSQL left by a server that was killed"
+    );
     orphan.shut_down(cluster).await;
     *slot = None;
     Ok(false)
@@ -102,18 +122,28 @@ async fn wait_for_lingering(cluster: &Cluster) -> Result<()> {
     let begun = Instant::now();
     let mut signals = LINGERING.iter().peekable();
     loop {
-        let lingering: Vec<_> =
-            processes::all().into_iter().filter(|process| cluster.has_process(process)).collect();
+        let lingering: Vec<_> = processes::all()
+            .into_iter()
+            .filter(|process| cluster.has_process(process))
+            .collect();
         let Some(first) = lingering.first() else {
             return Ok(());
         };
         if begun.elapsed() > LINGERING_LIMIT {
-            let by = format!("process {} of a PostgreSQL that was killed does not end", first.pid);
-            return Err(PrivatePostgresError::Occupied { directory: cluster.directory.clone(), by });
+            let by = format!(
+                "process {} of a PostgreSQL that was killed does not end",
+                first.pid
+            );
+            return Err(PrivatePostgresError::Occupied {
+                directory: cluster.directory.clone(),
+                by,
+            });
         }
         if let Some((_, signal)) = signals.next_if(|(after, _)| begun.elapsed() > *after) {
             tracing::warn!(processes = lingering.len(), %signal, "ending what is left of a PostgreSQL");
-            lingering.iter().for_each(|process| processes::signal(process.pid, *signal));
+            lingering
+                .iter()
+                .for_each(|process| processes::signal(process.pid, *signal));
         }
         sleep(Duration::from_millis(10)).await;
     }
@@ -126,10 +156,19 @@ impl Postmaster {
         let log = cluster.log.open()?;
         let errors = cluster.log.open()?;
         let mut command = cluster.account.command(&program, &cluster.directory);
-        command.arg("-D").arg(&cluster.directory).arg("-k").arg(&cluster.socket_directory);
+        command
+            .arg("-D")
+            .arg(&cluster.directory)
+            .arg("-k")
+            .arg(&cluster.socket_directory);
         // On the command line nothing in a file can change it.
-        command.arg("-p").arg(socket::PORT.to_string()).args(["-c", "listen_addresses="]);
-        command.arg("-c").arg(format!("cluster_name={}", cluster.identity));
+        command
+            .arg("-p")
+            .arg(socket::PORT.to_string())
+            .args(["-c", "listen_addresses="]);
+        command
+            .arg("-c")
+            .arg(format!("cluster_name={}", cluster.identity));
         command.stdout(Stdio::from(log)).stderr(Stdio::from(errors));
         // In a group of its own, Ctrl-C reaches it through us alone.
         command.process_group(0);
@@ -139,11 +178,15 @@ impl Postmaster {
             // number of the shared memory by which PostgreSQL tells whether children of a predecessor live.
             command.env("PG_GRANDPARENT_PID", pid.abs().to_string());
         }
-        let child =
-            command.spawn().map_err(|error| cluster.account.spawn_error(&program, &cluster.directory, error))?;
+        let child = command
+            .spawn()
+            .map_err(|error| cluster.account.spawn_error(&program, &cluster.directory, error))?;
         let pid = child.id().map_or(0, u32::cast_signed);
         tracing::debug!(pid, "started PostgreSQL");
-        Ok(Self { pid, child: Some(child) })
+        Ok(Self {
+            pid,
+            child: Some(child),
+        })
     }
 
     /// Waits until it says that it accepts connections. `log_start` is the length of the log when it was started.
@@ -153,7 +196,11 @@ impl Postmaster {
         loop {
             if let Some(status) = self.ended(cluster) {
                 let output = cluster.log.tail(log_start);
-                return Err(PrivatePostgresError::Ended { status, log: cluster.log.path.clone(), output });
+                return Err(PrivatePostgresError::Ended {
+                    status,
+                    log: cluster.log.path.clone(),
+                    output,
+                });
             }
             let state = PidFile::read(&cluster.directory)?;
             if state.is_some_and(|state| state.pid == self.pid && state.status == Status::Ready) {
@@ -161,13 +208,20 @@ impl Postmaster {
             }
             if begun.elapsed() > READY_LIMIT {
                 let minutes = READY_LIMIT.as_secs() / 60;
-                return Err(PrivatePostgresError::NotReady { minutes, log: cluster.log.path.clone() });
+                return Err(PrivatePostgresError::NotReady {
+                    minutes,
+                    log: cluster.log.path.clone(),
+                });
             }
             if told.elapsed() > PROGRESS_INTERVAL {
                 told = Instant::now();
                 let said = cluster.log.tail(log_start);
                 let last = said.lines().next_back().unwrap_or_default();
-                tracing::info!(seconds = begun.elapsed().as_secs(), last, "PostgreSQL is starting or recovering");
+                tracing::info!(
+                    seconds = begun.elapsed().as_secs(),
+                    last,
+                    "PostgreSQL is starting or recovering"
+                );
             }
             // Quick at first, as a start after an ordinary stop is.
             sleep((begun.elapsed() / 10).clamp(Duration::from_millis(2), Duration::from_millis(200))).await;
@@ -177,8 +231,10 @@ impl Postmaster {
     /// Whether it can be reached where the server will look for it.
     fn serves(&self, cluster: &Cluster) -> Result<bool> {
         let state = PidFile::read(&cluster.directory)?;
-        Ok(state.is_some_and(|state| state.socket_directory == cluster.socket_directory)
-            && socket::answers(&cluster.socket_directory))
+        Ok(
+            state.is_some_and(|state| state.socket_directory == cluster.socket_directory)
+                && socket::answers(&cluster.socket_directory),
+        )
     }
 
     /// How it ended, if it has.

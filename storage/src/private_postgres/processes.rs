@@ -30,8 +30,14 @@ pub(super) fn all() -> Vec<Process> {
     if !cfg!(target_os = "linux") {
         return from_ps(&["-ax"]);
     }
-    let names = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.filter_map(|name| from_proc(name.to_str()?.parse().ok()?)).collect()
+    let names = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
+    names
+        .filter_map(|name| from_proc(name.to_str()?.parse().ok()?))
+        .collect()
 }
 
 /// Sends a signal. A process that is gone by now needs none.
@@ -50,15 +56,25 @@ fn from_proc(pid: i32) -> Option<Process> {
 }
 
 fn from_ps(selection: &[&str]) -> Vec<Process> {
-    let output = Command::new("ps").args(["-ww", "-o", "pid=,uid=,command="]).args(selection).output();
+    let output = Command::new("ps")
+        .args(["-ww", "-o", "pid=,uid=,command="])
+        .args(selection)
+        .output();
     let printed = output.map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&printed).lines().filter_map(parse_ps).collect()
+    String::from_utf8_lossy(&printed)
+        .lines()
+        .filter_map(parse_ps)
+        .collect()
 }
 
 fn parse_ps(line: &str) -> Option<Process> {
     let (pid, rest) = line.trim_start().split_once(' ')?;
     let (uid, command) = rest.trim_start().split_once(' ')?;
-    Some(Process { pid: pid.parse().ok()?, uid: uid.parse().ok()?, command: format!("{} ", command.trim()) })
+    Some(Process {
+        pid: pid.parse().ok()?,
+        uid: uid.parse().ok()?,
+        command: format!("{} ", command.trim()),
+    })
 }
 
 #[cfg(test)]
@@ -67,8 +83,15 @@ mod tests {
 
     #[test]
     fn ps_lines_are_read() {
-        let expected = Process { pid: 42, uid: 501, command: "/usr/bin/postgres -D /srv/a b ".to_owned() };
-        assert_eq!(parse_ps("   42   501 /usr/bin/postgres -D /srv/a b"), Some(expected));
+        let expected = Process {
+            pid: 42,
+            uid: 501,
+            command: "/usr/bin/postgres -D /srv/a b ".to_owned(),
+        };
+        assert_eq!(
+            parse_ps("   42   501 /usr/bin/postgres -D /srv/a b"),
+            Some(expected)
+        );
         assert_eq!(parse_ps(""), None);
     }
 
@@ -76,7 +99,12 @@ mod tests {
     fn this_process_is_found_among_all() {
         let pid = std::process::id().cast_signed();
         let found = find(pid).unwrap();
-        assert_eq!(found.command, std::env::args().map(|argument| argument + " ").collect::<String>());
+        assert_eq!(
+            found.command,
+            std::env::args()
+                .map(|argument| argument + " ")
+                .collect::<String>()
+        );
         assert!(all().contains(&found));
     }
 }

@@ -27,17 +27,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) async fn ensure_database(cluster: &Cluster) -> Result<()> {
     async fn ensure(connection: &mut PgConnection) -> sqlx::Result<()> {
         let role = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hearth')";
-        if !sqlx::query_scalar::<_, bool>(role).fetch_one(&mut *connection).await? {
-            sqlx::query("CREATE ROLE hearth LOGIN").execute(&mut *connection).await?;
+        if !sqlx::query_scalar::<_, bool>(role)
+            .fetch_one(&mut *connection)
+            .await?
+        {
+            sqlx::query("CREATE ROLE hearth LOGIN")
+                .execute(&mut *connection)
+                .await?;
         }
         let database = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'hearth')";
-        if !sqlx::query_scalar::<_, bool>(database).fetch_one(&mut *connection).await? {
-            sqlx::query("CREATE DATABASE hearth OWNER hearth").execute(&mut *connection).await?;
+        if !sqlx::query_scalar::<_, bool>(database)
+            .fetch_one(&mut *connection)
+            .await?
+        {
+            sqlx::query("CREATE DATABASE hearth OWNER hearth")
+                .execute(&mut *connection)
+                .await?;
         }
         Ok(())
     }
     let mut connection = connect(cluster, "postgres").await?;
-    ensure(&mut connection).await.map_err(PrivatePostgresError::SetUp)?;
+    ensure(&mut connection)
+        .await
+        .map_err(PrivatePostgresError::SetUp)?;
     connection.close().await.map_err(PrivatePostgresError::SetUp)
 }
 
@@ -45,8 +57,11 @@ pub(super) async fn ensure_database(cluster: &Cluster) -> Result<()> {
 pub(super) async fn end_sessions(cluster: &Cluster) -> Result<()> {
     let mut connection = connect(cluster, "postgres").await?;
     // Not in the WHERE clause: there PostgreSQL may evaluate it first, and end everybody.
-    let ended = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = 'hearth'";
-    let ended = sqlx::query_scalar::<_, i64>(ended).fetch_one(&mut connection).await;
+    let ended =
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = 'hearth'";
+    let ended = sqlx::query_scalar::<_, i64>(ended)
+        .fetch_one(&mut connection)
+        .await;
     let ended = ended.map_err(PrivatePostgresError::SetUp)?;
     tracing::info!(ended, "ended the sessions of the server before");
     connection.close().await.map_err(PrivatePostgresError::SetUp)
@@ -55,7 +70,10 @@ pub(super) async fn end_sessions(cluster: &Cluster) -> Result<()> {
 /// Gathers statistics, which `pg_upgrade` leaves behind.
 pub(super) async fn analyze(cluster: &Cluster) -> Result<()> {
     let mut connection = connect(cluster, DATABASE).await?;
-    sqlx::query("ANALYZE").execute(&mut connection).await.map_err(PrivatePostgresError::SetUp)?;
+    sqlx::query("ANALYZE")
+        .execute(&mut connection)
+        .await
+        .map_err(PrivatePostgresError::SetUp)?;
     connection.close().await.map_err(PrivatePostgresError::SetUp)
 }
 

@@ -22,12 +22,19 @@ pub(super) struct ServerLog {
 
 impl ServerLog {
     pub(super) fn new(data_dir: &Path) -> Self {
-        Self { path: data_dir.join("postgres.log") }
+        Self {
+            path: data_dir.join("postgres.log"),
+        }
     }
 
     /// Opens it to be written at its end, wherever that is by then.
     pub(super) fn open(&self) -> Result<File> {
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path).attempt("open", &self.path)
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&self.path)
+            .attempt("open", &self.path)
     }
 
     /// Its length in bytes, to be given to [`ServerLog::tail`] later.
@@ -40,7 +47,9 @@ impl ServerLog {
         let read = || -> io::Result<Vec<u8>> {
             let mut file = File::open(&self.path)?;
             let end = file.metadata()?.len();
-            file.seek(SeekFrom::Start(since.min(end).max(end.saturating_sub(TAIL_BYTES))))?;
+            file.seek(SeekFrom::Start(
+                since.min(end).max(end.saturating_sub(TAIL_BYTES)),
+            ))?;
             let mut bytes = Vec::new();
             file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
             Ok(bytes)
@@ -98,7 +107,10 @@ mod tests {
         log.rotate();
         io::Write::write_all(&mut file, b"after\n").unwrap();
         assert_eq!(log.tail(0), "after");
-        assert_eq!(fs::metadata(scratch.join("postgres.log.1")).unwrap().len(), BYTES_LIMIT);
+        assert_eq!(
+            fs::metadata(scratch.join("postgres.log.1")).unwrap().len(),
+            BYTES_LIMIT
+        );
         fs::remove_dir_all(scratch).unwrap();
     }
 }

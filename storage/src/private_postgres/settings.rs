@@ -13,6 +13,8 @@ pub(super) struct Machine {
     pub(super) major: u32,
     /// Whether PostgreSQL was built with LZ4.
     pub(super) lz4: bool,
+    /// Whether one call syncs a whole file system, and tells of failures.
+    pub(super) syncfs: bool,
 }
 
 /// `postgresql.conf`. What it leaves out is PostgreSQL's default; the socket is given on the command line.
@@ -22,10 +24,18 @@ pub(super) fn postgresql_conf(machine: &Machine, operators_file: &Path) -> Strin
     let effective_cache_size = (machine.memory / 2 / MIB).max(64);
     let maintenance_work_mem = (machine.memory / 32 / MIB).clamp(32, 512);
     let toast_compression = if machine.lz4 { "lz4" } else { "pglz" };
-    let wal_compression = if machine.lz4 && machine.major >= 15 { "lz4" } else { "on" };
+    let wal_compression = if machine.lz4 && machine.major >= 15 {
+        "lz4"
+    } else {
+        "on"
+    };
     // Where the kernel tells of a client that went away, a statement does not outlive a killed server for long.
     let connection_check = if cfg!(target_os = "linux") { "2s" } else { "0" };
-    let operators_file = operators_file.to_string_lossy().replace('\\', "\\\\").replace('\'', "''");
+    let recovery_sync = if machine.syncfs { "syncfs" } else { "fsync" };
+    let operators_file = operators_file
+        .to_string_lossy()
+        .replace('\\', "\\\\")
+        .replace('\'', "''");
     format!(
         "\
 # Written by Hearth at every start: what is changed here is lost.
@@ -51,6 +61,8 @@ wal_compression = {wal_compression}
 checkpoint_timeout = 15min
 max_wal_size = 2GB
 min_wal_size = 256MB
+# What recovery syncs before it begins: file by file it takes seconds.
+recovery_init_sync_method = {recovery_sync}
 # Enough for pg_basebackup, WAL archiving and a replica.
 wal_level = replica
 
@@ -86,6 +98,11 @@ include_if_exists = '{operators_file}'
     )
 }
 
+/// What the operator's own file holds until somebody writes to it.
+pub(super) const OPERATORS_FILE: &str = "\
+# Settings of PostgreSQL of your own. They win over Hearth's, and are read whenever PostgreSQL starts.
+";
+
 /// `pg_hba.conf`: who may connect. There is no `host` line.
 pub(super) const PG_HBA_CONF: &str = "\
 # Written by Hearth at every start: what is changed here is lost.
@@ -108,15 +125,38 @@ pub(super) fn pg_ident_conf(users: &[&str], roles: &[&str]) -> String {
 pub(super) fn memory() -> u64 {
     /// Assumed where nothing tells.
     const UNKNOWN: u64 = 2048 * MIB;
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_total(&text)).unwrap_or(UNKNOWN);
+    let machine = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| meminfo_total(&text))
+        .unwrap_or(UNKNOWN);
     let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
+    let group = group
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .unwrap_or("/")
+        .to_owned();
     // A limit may be set on any of the groups that this one is in.
     Path::new(&group)
         .ancestors()
         .map(|group| format!("/sys/fs/cgroup{}/memory.max", group.display()))
         .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
         .fold(machine, u64::min)
+}
+
+/// Whether `syncfs` tells of failed writes, as Linux does since 5.8.
+pub(super) fn has_reliable_syncfs() -> bool {
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .is_ok_and(|release| release_is_at_least(&release, (5, 8)))
+}
+
+fn release_is_at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= wanted,
+        _ => false,
+    }
 }
 
 fn meminfo_total(text: &str) -> Option<u64> {
@@ -131,11 +171,18 @@ mod tests {
 
     fn value<'a>(conf: &'a str, name: &str) -> &'a str {
         let prefix = format!("{name} = ");
-        conf.lines().find_map(|line| line.strip_prefix(prefix.as_str())).unwrap_or_else(|| panic!("no {name}"))
+        conf.lines()
+            .find_map(|line| line.strip_prefix(prefix.as_str()))
+            .unwrap_or_else(|| panic!("no {name}"))
     }
 
     fn conf(memory_mib: u64, major: u32, lz4: bool) -> String {
-        let machine = Machine { memory: memory_mib * MIB, major, lz4 };
+        let machine = Machine {
+            memory: memory_mib * MIB,
+            major,
+            lz4,
+            syncfs: true,
+        };
         postgresql_conf(&machine, Path::new("/srv/it's/postgresql.local.conf"))
     }
 
@@ -157,12 +204,26 @@ mod tests {
     #[test]
     fn operators_file_is_quoted_and_read_last() {
         let conf = conf(4096, 15, true);
-        assert_eq!(conf.lines().last(), Some("include_if_exists = '/srv/it''s/postgresql.local.conf'"));
+        assert_eq!(
+            conf.lines().last(),
+            Some("include_if_exists = '/srv/it''s/postgresql.local.conf'")
+        );
+    }
+
+    #[test]
+    fn old_kernels_are_told_from_new() {
+        assert!(release_is_at_least("6.1.0-32-amd64\n", (5, 8)));
+        assert!(release_is_at_least("5.8.1\n", (5, 8)));
+        assert!(!release_is_at_least("5.4.0-216-generic\n", (5, 8)));
+        assert!(!release_is_at_least("", (5, 8)));
     }
 
     #[test]
     fn meminfo_is_read() {
-        assert_eq!(meminfo_total("MemTotal:       24683640 kB\nMemFree: 1 kB\n"), Some(24_683_640 * 1024));
+        assert_eq!(
+            meminfo_total("MemTotal:       24683640 kB\nMemFree: 1 kB\n"),
+            Some(24_683_640 * 1024)
+        );
         assert_eq!(meminfo_total(""), None);
     }
 }

@@ -64,7 +64,9 @@ pub(super) fn prepare_directory(data_dir: &Path, identity: &str, account: &Accou
 fn is_fit(directory: &Path) -> bool {
     let bytes = directory.as_os_str().as_bytes();
     path(directory).as_os_str().len() <= LONGEST_PATH
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(byte))
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(byte))
 }
 
 /// Where nobody but us can make or rename anything: what is there is ours, and is put right.
@@ -87,7 +89,10 @@ fn prepare_among_strangers(directory: &Path, account: &Account) -> Result<()> {
         () if metadata.mode() & 0o077 != 0 => "other users may enter it".to_owned(),
         () => return Ok(()),
     };
-    Err(PrivatePostgresError::SocketDirectory { directory: directory.to_owned(), reason })
+    Err(PrivatePostgresError::SocketDirectory {
+        directory: directory.to_owned(),
+        reason,
+    })
 }
 
 fn exists_as_directory(path: &Path) -> Result<bool> {

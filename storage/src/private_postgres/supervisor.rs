@@ -32,7 +32,11 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     pub(super) fn new(cluster: Cluster, lock: Lock) -> Self {
-        Self { cluster, postmaster: None, _lock: lock }
+        Self {
+            cluster,
+            postmaster: None,
+            _lock: lock,
+        }
     }
 
     /// Runs until told to stop, or until the first start fails. `stop` counts when its sender is dropped, too.

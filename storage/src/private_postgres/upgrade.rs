@@ -41,7 +41,10 @@ pub async fn upgrade_with(
     finish(&data_dir)?;
     let old = Cluster::open(&data_dir, installations).await?;
     let newest = installations.newest()?;
-    let done = Upgrade { from: old.installation.major, to: newest.major };
+    let done = Upgrade {
+        from: old.installation.major,
+        to: newest.major,
+    };
     if done.from < done.to {
         replace(&old, newest).await?;
     }
@@ -60,7 +63,11 @@ pub(super) fn finish(data_dir: &Path) -> Result<()> {
         files::rename(&upgraded, &current)?;
     }
     // Once there is a current one; before, it would be all there is.
-    if current.is_dir() { files::remove_directory(&replaced) } else { Ok(()) }
+    if current.is_dir() {
+        files::remove_directory(&replaced)
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes a cluster of this installation with what the old one holds, and puts it in its place.
@@ -78,11 +85,26 @@ async fn replace(old: &Cluster, installation: &Installation) -> Result<()> {
     cluster::create(data_dir, &fresh, &old.account, installation, checksums).await?;
     let new = Cluster::configure(data_dir, fresh.clone(), old.account.clone(), installation.clone()).await?;
 
-    tracing::info!(from = old.installation.major, to = installation.major, "copying the data to the new cluster");
+    tracing::info!(
+        from = old.installation.major,
+        to = installation.major,
+        "copying the data to the new cluster"
+    );
     let mut command = old.account.command(&installation.program("pg_upgrade"), &work);
-    command.arg("-b").arg(old.installation.directory()).arg("-B").arg(installation.directory());
-    command.arg("-d").arg(&old.directory).arg("-D").arg(&new.directory);
-    command.arg("-s").arg(&old.socket_directory).args(["-U", roles::SUPERUSER]);
+    command
+        .arg("-b")
+        .arg(old.installation.directory())
+        .arg("-B")
+        .arg(installation.directory());
+    command
+        .arg("-d")
+        .arg(&old.directory)
+        .arg("-D")
+        .arg(&new.directory);
+    command
+        .arg("-s")
+        .arg(&old.socket_directory)
+        .args(["-U", roles::SUPERUSER]);
     old.account.run("pg_upgrade", command).await?;
 
     run_once(&new, async || roles::analyze(&new).await).await?;
@@ -106,10 +128,14 @@ async fn run_once(cluster: &Cluster, work: impl AsyncFnOnce() -> Result<()>) -> 
 
 /// What `initdb` has to be told for the new cluster to have checksums just where the old one has.
 async fn checksums_like(old: &Cluster, installation: &Installation) -> Result<&'static [&'static str]> {
-    let mut command = old.account.command(&old.installation.program("pg_controldata"), &old.directory);
+    let mut command = old
+        .account
+        .command(&old.installation.program("pg_controldata"), &old.directory);
     command.arg("-D").arg(&old.directory);
     let printed = old.account.run("pg_controldata", command).await?;
-    let version = printed.lines().find_map(|line| line.strip_prefix("Data page checksum version:"));
+    let version = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("Data page checksum version:"));
     Ok(match version.map(str::trim) {
         Some("0") if installation.major >= 18 => &["--no-data-checksums"],
         Some("0") => &[],
@@ -153,8 +179,13 @@ mod tests {
         let installations = Installations::find().await;
         let old = Cluster::open(&data_dir, &installations).await.unwrap();
         let sql = async |cluster: &Cluster, statement: &'static str| {
-            let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&cluster.url()).await.unwrap();
-            let value = sqlx::query_scalar::<_, i64>(statement).fetch_one(&mut connection).await.unwrap();
+            let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&cluster.url())
+                .await
+                .unwrap();
+            let value = sqlx::query_scalar::<_, i64>(statement)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
             sqlx::Connection::close(connection).await.unwrap();
             value
         };
@@ -180,10 +211,20 @@ mod tests {
         })
         .await
         .unwrap();
-        let mut left: Vec<_> =
-            fs::read_dir(&data_dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<_> = fs::read_dir(&data_dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
-        assert_eq!(left, ["postgres", "postgres.log", "postgres.socket"]);
+        assert_eq!(
+            left,
+            [
+                "postgres",
+                "postgres.log",
+                "postgres.socket",
+                "postgresql.local.conf"
+            ]
+        );
         fs::remove_dir_all(&scratch).unwrap();
     }
 }
