@@ -16,7 +16,7 @@ use std::{
 use hearth_storage::private_postgres::{Installations, PrivatePostgres, PrivatePostgresError};
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::{Pid, Uid, User},
+    unistd::{Pid, Uid, User, getpgid},
 };
 use sqlx::{Connection, PgConnection};
 use tokio::{
@@ -158,6 +158,8 @@ async fn data_is_there_after_a_stop_and_a_start() {
     }
     let cluster = fs::metadata(data_dir.join("postgres")).unwrap();
     assert_ne!(cluster.uid(), 0, "PostgreSQL is not root");
+    let running = postmaster(&data_dir).unwrap();
+    assert_eq!(getpgid(Some(running)), Ok(running), "Ctrl-C does not reach it");
     let socket = fs::metadata(data_dir.join("postgres.socket")).unwrap();
     assert_eq!((socket.uid(), socket.mode() & 0o777), (cluster.uid(), 0o700));
 
