@@ -1,6 +1,6 @@
 //! The one writer of the log, as its callers see it: a queue with a bounded number of places, and outcomes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -54,6 +54,24 @@ pub enum CommitterStatus {
     SteppedDown,
 }
 
+/// How long the committer bears with its database.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// With one statement, before its connection is given up. The database itself ends one a little sooner than the
+    /// default.
+    pub statement: Duration,
+    /// With a database that has gone away, before those who wait are answered with an error.
+    pub away: Duration,
+    /// With an empty queue, before it looks whether its connection lives and whether it still is the committer.
+    pub idle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { statement: Duration::from_secs(10), away: Duration::from_secs(5), idle: Duration::from_secs(2) }
+    }
+}
+
 /// The handle on the committer's task. Dropped, the task commits what is queued and ends.
 #[derive(Debug, Clone)]
 pub struct Committer {
@@ -81,13 +99,18 @@ impl Slot {
 impl Committer {
     /// Takes over the log of `db`, whoever had it before, and starts to commit.
     pub async fn start(db: &Database, tail: Arc<dyn LogTail>) -> Result<Self> {
+        Self::start_with(db, tail, Patience::default()).await
+    }
+
+    /// [`Committer::start`], with this patience instead of the usual.
+    pub async fn start_with(db: &Database, tail: Arc<dyn LogTail>, patience: Patience) -> Result<Self> {
         let (connection, fence) = fence::connect(db, None)
             .await?
             .ok_or_else(|| StorageError::Damaged("the log can't be taken over".to_owned()))?;
         let (queue, pending) = mpsc::channel(QUEUE);
         let (status_sender, status) = watch::channel(CommitterStatus::Writable);
         let start = (fence.generation, fence.position);
-        let writer = Writer::new(db.clone(), (connection, fence), tail, status_sender);
+        let writer = Writer::new(db.clone(), (connection, fence), tail, status_sender, patience);
         tokio::spawn(writer.run(pending));
         Ok(Self { queue, status, start })
     }

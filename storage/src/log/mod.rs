@@ -17,6 +17,6 @@ pub use change::{
     AccountData, Alias, Change, ClientTransaction, Fact, HeadMove, Membership, MembershipChange, NewEvent, NewRoom,
     NewState, Receipt, Redaction, StateChange,
 };
-pub use committer::{CommitError, Committed, Committer, CommitterStatus, Outcome, Slot};
+pub use committer::{CommitError, Committed, Committer, CommitterStatus, Outcome, Patience, Slot};
 pub use range::{head, parted_at, read_range};
 pub use tail::{Entry, EntryKind, InProcessTail, LogTail, TailMessage, TailReceiver};

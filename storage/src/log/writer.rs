@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     change::{Change, Fact},
     commit::Batch,
-    committer::{CommitError, Committed, CommitterStatus},
+    committer::{CommitError, Committed, CommitterStatus, Patience},
     fence::{self, Fence},
     sequences::{Sequences, flaw},
     tail::{LogTail, TailMessage},
@@ -24,13 +24,8 @@ use crate::{Connection, Database, Position, Result, RoomNid, StorageError};
 /// Changes in one batch, and the bytes of their events, at most.
 const BATCH_CHANGES: usize = 512;
 const BATCH_BYTES: usize = 8 << 20;
-/// How long a statement may take before its connection is given up; the database itself ends it a little sooner.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a batch is kept waiting for a database that has gone away.
-const AWAY_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// How long the queue may be empty before the connection is looked at, and how soon one is tried again.
-const IDLE: Duration = Duration::from_secs(2);
+/// How long the queue may be empty before a database that is away is tried again.
 const AWAY_PAUSE: Duration = Duration::from_millis(500);
 
 /// A queued change. It belongs to the committer: that its caller goes away cancels nothing.
@@ -56,6 +51,7 @@ pub(super) struct Writer {
     published: Position,
     tail: Arc<dyn LogTail>,
     status: watch::Sender<CommitterStatus>,
+    patience: Patience,
 }
 
 impl Writer {
@@ -64,14 +60,15 @@ impl Writer {
         (connection, fence): (Connection, Fence),
         tail: Arc<dyn LogTail>,
         status: watch::Sender<CommitterStatus>,
+        patience: Patience,
     ) -> Self {
-        Self { db, connection: Some(connection), published: fence.position, fence, tail, status }
+        Self { db, connection: Some(connection), published: fence.position, fence, tail, status, patience }
     }
 
     pub async fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
         loop {
             metrics::gauge!("hearth_log_position").set(as_f64(self.fence.position.0));
-            let first = match tokio::time::timeout(self.patience(), queue.recv()).await {
+            let first = match tokio::time::timeout(self.idle_time(), queue.recv()).await {
                 Ok(Some(first)) => first,
                 Ok(None) => return,
                 Err(_) => {
@@ -93,9 +90,9 @@ impl Writer {
         }
     }
 
-    fn patience(&self) -> Duration {
+    fn idle_time(&self) -> Duration {
         match *self.status.borrow() {
-            CommitterStatus::Writable => IDLE,
+            CommitterStatus::Writable => self.patience.idle,
             CommitterStatus::Away => AWAY_PAUSE,
             CommitterStatus::SteppedDown => Duration::MAX,
         }
@@ -105,7 +102,7 @@ impl Writer {
     /// caller has to, and repeats to followers where the log stands, should a message have been lost.
     async fn look(&mut self) {
         if let Some(connection) = &mut self.connection {
-            let holds = tokio::time::timeout(STATEMENT_TIMEOUT, fence::holds(connection, &self.fence)).await;
+            let holds = tokio::time::timeout(self.patience.statement, fence::holds(connection, &self.fence)).await;
             if !matches!(holds, Ok(Ok(true))) {
                 self.connection = None;
             }
@@ -174,7 +171,7 @@ impl Writer {
 
     /// Commits `batch` whole and tells the tail, or changes nothing. The positions are those of each change.
     async fn try_commit(&mut self, batch: &[Pending]) -> Result<Vec<Position>, BatchFailure> {
-        let deadline = Instant::now() + AWAY_TIMEOUT;
+        let deadline = Instant::now() + self.patience.away;
         let mut attempted = false;
         loop {
             if attempted && Instant::now() >= deadline {
@@ -187,7 +184,7 @@ impl Writer {
             }
             let rows = Batch::build(self.fence.position, batch.iter().map(|pending| &pending.change));
             let Some(connection) = self.connection.as_mut() else { continue };
-            let result = tokio::time::timeout(STATEMENT_TIMEOUT, rows.execute(connection, &self.fence)).await;
+            let result = tokio::time::timeout(self.patience.statement, rows.execute(connection, &self.fence)).await;
             match result {
                 Ok(Ok(())) => {
                     self.fence.position = rows.to();
@@ -211,7 +208,7 @@ impl Writer {
                 }
                 Ok(Err(error)) => return Err(BatchFailure::Content(error)),
                 Err(_) => {
-                    tracing::warn!("a commit took longer than {STATEMENT_TIMEOUT:?}; its connection is given up");
+                    tracing::warn!("a commit took longer than {:?}; its connection is given up", self.patience.statement);
                     if self.outcome_of_lost_commit(&rows, deadline).await? {
                         return Ok(self.publish(rows));
                     }
