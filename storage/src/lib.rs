@@ -13,6 +13,7 @@ pub mod devices;
 mod error;
 mod event_ids;
 pub mod events;
+pub mod filters;
 pub mod log;
 pub mod state_changes;
 pub mod rooms;
@@ -24,6 +25,7 @@ pub mod account_data;
 pub mod notices;
 mod numbers;
 pub mod private_postgres;
+pub mod profiles;
 pub mod states;
 pub mod registration_nonces;
 #[cfg(feature = "test-database")]
