@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
 use hearth_endpoint::{MatrixError, Ruma};
-use hearth_engine::{Engine, SupportContact};
+use hearth_engine::{Engine, SupportContact, rooms::create::SUPPORTED_VERSIONS};
 use http::Uri;
 use ruma::{
-    RoomVersionId,
     api::client::discovery::{
         discover_homeserver::{self, HomeserverInfo},
         discover_support::{self, Contact},
@@ -23,17 +22,6 @@ use serde_json::{Value, json};
 const VERSIONS: [&str; 13] = [
     "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11",
     "v1.12",
-];
-
-/// The room versions that rooms here may have.
-const ROOM_VERSIONS: [RoomVersionId; 7] = [
-    RoomVersionId::V6,
-    RoomVersionId::V7,
-    RoomVersionId::V8,
-    RoomVersionId::V9,
-    RoomVersionId::V10,
-    RoomVersionId::V11,
-    RoomVersionId::V12,
 ];
 
 /// `GET /_matrix/client/versions`
@@ -52,7 +40,7 @@ pub(crate) async fn get_capabilities(
     _: Ruma<get_capabilities::Request>,
 ) -> Result<get_capabilities::Response, MatrixError> {
     let mut capabilities = Capabilities::new();
-    let available = ROOM_VERSIONS.map(|version| (version, RoomVersionStability::Stable));
+    let available = SUPPORTED_VERSIONS.map(|version| (version, RoomVersionStability::Stable));
     capabilities.room_versions.default = engine.config.default_room_version.clone();
     capabilities.room_versions.available = BTreeMap::from(available);
     capabilities.thirdparty_id_changes.enabled = false;

@@ -1,6 +1,10 @@
 //! The HTTP edge from outside: a router of a few ruma endpoints, asked as a client asks.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use axum::{
     Router,
@@ -497,4 +501,66 @@ async fn guessing_passwords_is_slowed_by_address() {
     );
     let proxied = server.call(from("127.0.0.1", Some("203.0.113.10"))).await;
     assert_eq!(proxied.error(), code(403, "M_FORBIDDEN"));
+}
+
+/// What a subscriber of this thread wrote.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_the_route_the_user_and_the_id_and_no_secret() {
+    let server = Server::start().await;
+    let token = server.token(RegistrationKind::Guest).await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let answer = {
+        let _guard = tracing::subscriber::set_default(subscriber);
+        server.login(LOGIN.replace("\"b\"", "\"a secret\"")).await;
+        server.get("/_matrix/client/v3/profile/@somebody:localhost").await;
+        server
+            .get(&format!("/_matrix/client/v3/account/whoami?access_token={token}"))
+            .await
+    };
+    let user = answer.json()["user_id"].as_str().expect("a user").to_owned();
+    let id = answer.headers["x-request-id"].to_str().expect("ASCII").to_owned();
+    let log = String::from_utf8(log.0.lock().expect("not poisoned").clone()).expect("UTF-8");
+    let line = log
+        .lines()
+        .find(|line| line.contains(&id))
+        .expect("a line for the request");
+    for part in [
+        "GET",
+        "/_matrix/client/v3/account/whoami",
+        "status=200",
+        "duration_ms",
+        &user,
+    ] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    let failure = log
+        .lines()
+        .find(|line| line.contains("ERROR"))
+        .expect("a line for the failure");
+    assert!(
+        failure.contains("a handler panicked") && failure.contains("/profile/{user_id}"),
+        "{failure}"
+    );
+    for secret in [&*token, "access_token", "a secret", "@somebody:localhost"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
 }
