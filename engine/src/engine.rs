@@ -15,6 +15,7 @@ use crate::{
     interner::Interner,
     log::{Log, follow},
     notices,
+    profiles::propagate::{self, Propagations},
     rooms::Rooms,
     transactions::Transactions,
     users::Users,
@@ -49,6 +50,7 @@ pub struct Engine {
     pub(crate) users: Users,
     pub(crate) transactions: Transactions,
     pub(crate) waiting: Waiting,
+    pub(crate) propagations: Propagations,
 }
 
 /// What the engine is given of the outside.
@@ -86,6 +88,7 @@ impl Engine {
         tokio::spawn(follow(Arc::downgrade(&engine), receiver));
         tokio::spawn(upkeep(Arc::downgrade(&engine)));
         tokio::spawn(notices::hear(Arc::downgrade(&engine)));
+        tokio::spawn(propagate::resume(Arc::downgrade(&engine)));
         Ok(engine)
     }
 
@@ -106,6 +109,7 @@ impl Engine {
             users: Users::new(),
             transactions: Transactions::new(),
             waiting: Waiting::default(),
+            propagations: Propagations::new(),
             shutdown: CancellationToken::new(),
             config,
             db,
@@ -130,6 +134,11 @@ async fn upkeep(engine: std::sync::Weak<Engine>) {
             && let Err(error) = crate::transactions::drop_old(&alive).await
         {
             tracing::warn!(%error, "old transaction ids could not be dropped; trying again later");
+        }
+        if round.is_multiple_of(720)
+            && let Err(error) = crate::accounts::deactivate::leave_rooms(&alive).await
+        {
+            tracing::warn!(%error, "closed accounts are still in their rooms; trying again later");
         }
         round += 1;
         let shutdown = alive.shutdown.clone();

@@ -9,8 +9,10 @@ CREATE TABLE accounts (
     is_guest boolean NOT NULL,
     created_at bigint NOT NULL,
     deactivated_at bigint,
-    erase_requested boolean NOT NULL DEFAULT false
+    erase_requested boolean NOT NULL DEFAULT false,
+    leaves_rooms boolean NOT NULL DEFAULT false
 );
+CREATE INDEX accounts_leaves_rooms ON accounts (user_nid) WHERE leaves_rooms;
 COMMENT ON TABLE accounts IS 'The users who were registered here. A row is never deleted, so that a name is never given out twice.';
 COMMENT ON COLUMN accounts.user_nid IS 'The user.';
 COMMENT ON COLUMN accounts.password_hash IS 'PHC string (argon2id); null when no password opens the account.';
@@ -19,6 +21,7 @@ COMMENT ON COLUMN accounts.is_guest IS 'Registered as a guest: no password, and 
 COMMENT ON COLUMN accounts.created_at IS 'When it was registered, in milliseconds since the Unix epoch.';
 COMMENT ON COLUMN accounts.deactivated_at IS 'When it was deactivated, in milliseconds since the Unix epoch; null while it is in use.';
 COMMENT ON COLUMN accounts.erase_requested IS 'The user asked, when deactivating, that their content be erased.';
+COMMENT ON COLUMN accounts.leaves_rooms IS 'It was deactivated, and may still be in rooms.';
 
 CREATE TABLE devices (
     device_nid bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT devices_pkey PRIMARY KEY,

@@ -135,7 +135,8 @@ pub async fn replace_password_hash(
     Ok(done.rows_affected() == 1)
 }
 
-/// Deactivates an account and forgets its password. `false`: it is deactivated already, or there is none.
+/// Deactivates an account, forgets its password, and notes that it has rooms to leave. `false`: it is deactivated
+/// already, or there is none.
 pub async fn deactivate(
     connection: &mut Connection,
     user_nid: UserNid,
@@ -143,7 +144,7 @@ pub async fn deactivate(
     erase_requested: bool,
 ) -> Result<bool> {
     let done = sqlx::query!(
-        "UPDATE accounts SET password_hash = NULL, deactivated_at = $2, erase_requested = $3
+        "UPDATE accounts SET password_hash = NULL, deactivated_at = $2, erase_requested = $3, leaves_rooms = true
          WHERE user_nid = $1 AND deactivated_at IS NULL",
         user_nid.0,
         deactivated_at,
@@ -152,4 +153,20 @@ pub async fn deactivate(
     .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// The deactivated accounts that may still be in rooms.
+pub async fn leaving_rooms(connection: &mut Connection) -> Result<Vec<(UserNid, String)>> {
+    let rows = sqlx::query!("SELECT user_nid, user_id FROM accounts JOIN users USING (user_nid) WHERE leaves_rooms")
+        .fetch_all(connection)
+        .await?;
+    Ok(rows.into_iter().map(|row| (UserNid(row.user_nid), row.user_id)).collect())
+}
+
+/// Notes that a deactivated account has left its rooms.
+pub async fn has_left_rooms(connection: &mut Connection, user_nid: UserNid) -> Result<()> {
+    sqlx::query!("UPDATE accounts SET leaves_rooms = false WHERE user_nid = $1", user_nid.0)
+        .execute(connection)
+        .await?;
+    Ok(())
 }

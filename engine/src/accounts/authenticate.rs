@@ -59,6 +59,24 @@ pub struct Session {
     pub(super) last_seen_at: AtomicI64,
 }
 
+impl Requester {
+    /// A user in whose name the server itself acts, on no device.
+    pub(super) fn without_device(user_id: OwnedUserId, user_nid: UserNid) -> Self {
+        Self(Arc::new(Session {
+            user_id,
+            user_nid,
+            device_id: OwnedDeviceId::from(""),
+            device_nid: DeviceNid::from(0),
+            is_admin: false,
+            is_guest: false,
+            expires_at: None,
+            token: SecretHash::default(),
+            as_of: Moment::default(),
+            last_seen_at: AtomicI64::new(0),
+        }))
+    }
+}
+
 impl Deref for Requester {
     type Target = Session;
 

@@ -1,13 +1,15 @@
 //! `account/deactivate`.
 
+use std::sync::Arc;
+
 use hearth_storage::{Transaction, UserNid, accounts, devices};
-use ruma::api::client::uiaa::AuthData;
+use ruma::{UserId, api::client::uiaa::AuthData};
 
 use super::{
     Requester, changes,
     uia::{self, Operation, UiaError},
 };
-use crate::{Engine, Error};
+use crate::{Engine, Error, rooms::membership};
 
 /// Why an account was not deactivated.
 #[derive(Debug, thiserror::Error)]
@@ -22,10 +24,10 @@ pub enum DeactivateError {
 
 fails_with_storage!(DeactivateError);
 
-/// Deactivates the requester's account after they have shown that it is them. With `erase` the wish is kept that
+/// Deactivates the requester's account after they have shown that it is them, and leaves its rooms. With `erase` the wish is kept that
 /// what they wrote be hidden from those who come later.
 pub async fn deactivate(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     requester: &Requester,
     erase: bool,
     auth: Option<&AuthData>,
@@ -34,7 +36,14 @@ pub async fn deactivate(
     let grant = uia::authorise(engine, &operation, Some(requester), auth).await?;
     let mut transaction = engine.db.begin().await?;
     grant.spend(engine, &operation, &mut transaction).await?;
-    Ok(close(engine, transaction, requester.user_nid, erase).await?)
+    close(engine, transaction, requester.user_nid, erase).await?;
+    // The account is closed, whatever keeps it from leaving its rooms; and it leaves them though its user goes away.
+    let engine = Arc::clone(engine);
+    let leaving = tokio::spawn(async move { leave_rooms(&engine).await });
+    if let Err(error) = leaving.await.unwrap_or(Ok(())) {
+        tracing::warn!(%error, "a closed account is still in its rooms; trying again later");
+    }
+    Ok(())
 }
 
 /// Closes an account for good: its password is forgotten, its devices and tokens are deleted, and its name is
@@ -49,4 +58,16 @@ pub(super) async fn close(
     accounts::deactivate(&mut transaction, user_nid, engine.clock.now_ms(), erase).await?;
     devices::delete_all(&mut transaction, user_nid, None).await?;
     changes::commit(engine, transaction, user_nid).await
+}
+
+/// Leaves the rooms of accounts that were closed: just now, or by the command line, or before the server stopped in
+/// the middle.
+pub(crate) async fn leave_rooms(engine: &Arc<Engine>) -> Result<(), Error> {
+    let closed = accounts::leaving_rooms(&mut *engine.db.acquire().await?).await?;
+    for (user_nid, user_id) in closed {
+        let user_id = UserId::parse(user_id).map_err(|error| Error::Damaged(error.to_string()))?;
+        membership::leave_all(engine, &Requester::without_device(user_id, user_nid)).await?;
+        accounts::has_left_rooms(&mut *engine.db.acquire().await?, user_nid).await?;
+    }
+    Ok(())
 }

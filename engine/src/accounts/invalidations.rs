@@ -12,7 +12,7 @@ use hearth_storage::UserNid;
 const SLOTS: usize = 4096;
 
 /// A moment in the order of invalidations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(u64);
 
 /// The last invalidation of each user.

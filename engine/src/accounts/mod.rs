@@ -1,7 +1,7 @@
 //! Accounts: registration, login, tokens, devices, passwords, and the authentication of every request.
 //!
 //! One file per verb; [`authenticate`] is what every other part of the server calls. Knows nothing of HTTP, and of
-//! no room: whoever closes an account here has its rooms left there.
+//! rooms only that a closed account leaves them.
 
 /// Lets `?` turn a failure of the database into an error that has a variant `Failed`.
 macro_rules! fails_with_storage {

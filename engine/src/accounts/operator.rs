@@ -1,7 +1,7 @@
 //! What the operator does from the command line: `hearth user …`. Nobody is asked for a password here: whoever can
 //! reach the database may do all of this anyway.
 
-use hearth_storage::accounts;
+use hearth_storage::{accounts, notices};
 pub use hearth_storage::accounts::Account;
 use ruma::OwnedUserId;
 
@@ -64,13 +64,15 @@ pub async fn set_password(
     })
 }
 
-/// Deactivates the account of `name` (a localpart or a user ID) for good.
+/// Deactivates the account of `name` (a localpart or a user ID) for good. The running server has it leave its rooms.
 pub async fn deactivate(engine: &Engine, name: &str, erase: bool) -> Result<(), OperatorError> {
     let account = find(engine, name).await?;
     if account.deactivated_at.is_some() {
         return Err(OperatorError::Deactivated);
     }
-    Ok(deactivate::close(engine, engine.db.begin().await?, account.user_nid, erase).await?)
+    let mut transaction = engine.db.begin().await?;
+    notices::account_changed(&mut transaction, account.user_nid).await?;
+    Ok(deactivate::close(engine, transaction, account.user_nid, erase).await?)
 }
 
 /// Up to `limit` accounts in the order of their user IDs, from after `after` (empty: from the first).
