@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `hearth`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    homeserver::cli::run()
+}

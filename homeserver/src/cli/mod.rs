@@ -1,0 +1,79 @@
+//! The command line of `hearth`: what can be said, and what each command prints.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command answers on the terminal"
+)]
+
+mod check_config;
+mod init;
+mod serve;
+mod user;
+
+use std::{error::Error, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    causes,
+    config::{self, ConfigError, Loaded},
+};
+
+/// A Matrix homeserver.
+#[derive(Debug, Parser)]
+#[command(name = "hearth", version, propagate_version = true)]
+struct Arguments {
+    /// The configuration file [default: $HEARTH_CONFIG, else ./hearth.toml where it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (what `hearth` alone does)
+    Serve(serve::Serve),
+    /// Write a commented configuration file and a signing key
+    Init(init::Init),
+    /// Say whether the configuration can be used
+    CheckConfig,
+    /// Make and look after this server's users; works while the server runs and while it does not
+    #[command(subcommand)]
+    User(user::User),
+}
+
+/// Why a command failed.
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Runs what the command line says. 0 is success, 1 a failure that was printed, 2 a command line that makes no
+/// sense.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.command {
+        None => load(&arguments)
+            .map_err(Failure::from)
+            .and_then(|loaded| serve::run(loaded, &Default::default())),
+        Some(Command::Serve(serve)) => load(&arguments)
+            .map_err(Failure::from)
+            .and_then(|loaded| serve::run(loaded, serve)),
+        Some(Command::Init(init)) => init.run(arguments.config.as_deref()),
+        Some(Command::CheckConfig) => load(&arguments)
+            .map_err(Failure::from)
+            .and_then(|loaded| check_config::run(&loaded)),
+        Some(Command::User(user)) => load(&arguments)
+            .map_err(Failure::from)
+            .and_then(|loaded| user.run(&loaded)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("hearth: {}", causes::chain(&*failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(arguments: &Arguments) -> Result<Loaded, ConfigError> {
+    config::load(arguments.config.as_deref(), std::env::vars_os())
+}

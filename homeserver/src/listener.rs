@@ -1,0 +1,233 @@
+//! Sockets: accepting connections, HTTP/1.1 and HTTP/2 on them, and their end.
+//!
+//! Knows nothing of what is served: a router is handed in.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, extract::ConnectInfo};
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+use crate::{
+    config,
+    tls::{self, Certificate, CertificateError},
+};
+
+/// A new connection must have asked for something within this time, handshakes included.
+const FIRST_REQUEST: Duration = Duration::from_secs(15);
+/// An HTTP/1.1 connection may be idle, or be sending a request's head, for this long.
+const IDLE: Duration = Duration::from_secs(75);
+/// HTTP/2: how often a silent peer is asked whether it is there, and how long it has to answer.
+const PING: Duration = Duration::from_secs(30);
+/// HTTP/2: requests that may be under way at once on one connection.
+const STREAMS: u32 = 128;
+/// How long to leave the socket alone when the system has no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+/// Why a listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address can't be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The certificate can't serve.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// rustls can't serve at all.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+/// An open socket, not yet accepting.
+pub struct Socket {
+    /// Where it listens: the real port, where 0 was asked for.
+    pub address: SocketAddr,
+    /// What it proves itself by, when it speaks TLS.
+    pub certificate: Option<Arc<Certificate>>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+}
+
+/// What every connection of the server shares.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    /// One permit for each connection that may be open.
+    pub permits: Arc<Semaphore>,
+    /// Cancelled: finish what is under way, take nothing new.
+    pub stop: CancellationToken,
+    /// Cancelled: end at once.
+    pub kill: CancellationToken,
+    /// Every task that accepts or serves.
+    pub tasks: TaskTracker,
+}
+
+impl Socket {
+    /// Opens what `settings` describe.
+    pub async fn bind(settings: &config::Listener) -> Result<Self, BindError> {
+        let certificate = match (&settings.tls_certificate, &settings.tls_private_key) {
+            (Some(certificate), Some(key)) => Some(Arc::new(Certificate::read(certificate, key)?)),
+            _ => None,
+        };
+        let tls = match &certificate {
+            Some(certificate) => Some(TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(
+                certificate,
+            ))?))),
+            None => None,
+        };
+        let failed = |source| BindError::Address {
+            address: settings.address,
+            source,
+        };
+        let listener = TcpListener::bind(settings.address).await.map_err(failed)?;
+        Ok(Self {
+            address: listener.local_addr().map_err(failed)?,
+            certificate,
+            listener,
+            tls,
+        })
+    }
+
+    /// Accepts connections and serves `router` on them until told to stop.
+    pub fn serve(self, router: Router, connections: &Connections) {
+        let connections = connections.clone();
+        let tasks = connections.tasks.clone();
+        tasks.spawn(async move {
+            let stop = connections.stop.clone();
+            // The socket is closed with this task: from then on a new connection is refused, not left waiting.
+            stop.run_until_cancelled(self.accept(router, &connections)).await;
+        });
+    }
+
+    async fn accept(self, router: Router, connections: &Connections) {
+        loop {
+            // With no permit left, new connections wait in the system's queue.
+            let Ok(permit) = Arc::clone(&connections.permits).acquire_owned().await else {
+                return;
+            };
+            let (stream, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if is_of_the_connection(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, address = %self.address, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let connection = Connection {
+                peer,
+                router: router.clone(),
+                stop: connections.stop.clone(),
+            };
+            let tls = self.tls.clone();
+            let kill = connections.kill.clone();
+            connections.tasks.spawn(async move {
+                kill.run_until_cancelled(connection.start(stream, tls)).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+/// The peer gave up before it was accepted: no fault of the socket.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+struct Connection {
+    peer: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+}
+
+impl Connection {
+    async fn start(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+        // An answer is written whole: waiting to fill a packet would only delay it.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, peer = %self.peer, "cannot set TCP_NODELAY");
+        }
+        match tls {
+            None => self.run(stream).await,
+            Some(tls) => match timeout(FIRST_REQUEST, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.run(stream).await,
+                Ok(Err(error)) => tracing::debug!(%error, peer = %self.peer, "TLS handshake failed"),
+                Err(_) => tracing::debug!(peer = %self.peer, "TLS handshake took too long"),
+            },
+        }
+    }
+
+    async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let Self { peer, router, stop } = self;
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&has_asked);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            asked.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            router.clone().oneshot(request)
+        });
+        let http = http();
+        let mut connection = pin!(http.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut deadline = pin!(sleep(FIRST_REQUEST));
+        let (mut is_stopping, mut is_watched) = (false, true);
+        loop {
+            tokio::select! {
+                result = connection.as_mut() => {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, %peer, "connection ended");
+                    }
+                    return;
+                }
+                () = stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = deadline.as_mut(), if is_watched => {
+                    if !has_asked.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    is_watched = false;
+                }
+            }
+        }
+    }
+}
+
+fn http() -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .max_concurrent_streams(STREAMS);
+    http
+}

@@ -1,0 +1,30 @@
+//! The log: structured lines on standard error, for a person or as JSON.
+
+use std::io;
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::config::{LogFormat, LogSettings};
+
+/// Sends the program's log where `settings` say. The process has one log: a second call changes nothing.
+pub fn start(settings: &LogSettings) {
+    let filter = EnvFilter::new(&settings.level);
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match settings.format {
+        LogFormat::Text => {
+            let colours = io::IsTerminal::is_terminal(&io::stderr());
+            registry
+                .with(fmt::layer().with_writer(io::stderr).with_ansi(colours))
+                .try_init()
+        }
+        LogFormat::Json => {
+            let json = fmt::layer()
+                .with_writer(io::stderr)
+                .json()
+                .flatten_event(true)
+                .with_current_span(true);
+            registry.with(json.with_span_list(false)).try_init()
+        }
+    };
+    drop(started);
+}

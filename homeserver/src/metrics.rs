@@ -1,0 +1,86 @@
+//! `/metrics` for Prometheus: what is measured, described, and the gauges that are read when somebody asks.
+//!
+//! The parts of the server record through the `metrics` facade, each under names of its own; this gathers them.
+//! The process has one recorder, so of two servers in one process each serves the figures of both.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hearth_engine::Engine;
+use metrics::{SetRecorderError, Unit, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+const BATCH: &str = "hearth_commit_batch_changes";
+const CONNECTIONS: &str = "hearth_database_connections";
+
+/// From half a millisecond, a commit on a fast disk, to the half minute of a waiting sync.
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+const CHANGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// How often histograms are condensed: between two calls they keep every value.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Makes the process's recorder; a second call is an error.
+pub fn install() -> Result<PrometheusHandle, SetRecorderError<PrometheusRecorder>> {
+    let recorder = buckets().build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)?;
+    describe_histogram!(
+        "hearth_commit_seconds",
+        Unit::Seconds,
+        "From the drain of the queue to the answer to COMMIT."
+    );
+    describe_histogram!(BATCH, "Changes that were committed together.");
+    describe_gauge!("hearth_log_position", "The last position of the log.");
+    describe_gauge!("hearth_sync_waiters", "Syncs that wait for something to happen.");
+    describe_gauge!(CONNECTIONS, "Connections of the database pool, by state.");
+    Ok(handle)
+}
+
+fn buckets() -> PrometheusBuilder {
+    let builder = PrometheusBuilder::new();
+    let builder = match builder.set_buckets(SECONDS) {
+        Ok(builder) => builder,
+        Err(error) => unreachable!("the list of buckets is not empty: {error}"),
+    };
+    match builder.set_buckets_for_metric(Matcher::Full(BATCH.to_owned()), CHANGES) {
+        Ok(builder) => builder,
+        Err(error) => unreachable!("the list of buckets is not empty: {error}"),
+    }
+}
+
+/// Condenses what was recorded, for ever.
+pub async fn keep_up(handle: PrometheusHandle) {
+    let mut interval = tokio::time::interval(UPKEEP);
+    loop {
+        interval.tick().await;
+        handle.run_upkeep();
+    }
+}
+
+/// `GET /metrics`.
+pub fn route(handle: PrometheusHandle, engine: Arc<Engine>) -> Router {
+    Router::new()
+        .route("/metrics", get(render))
+        .with_state((handle, engine))
+}
+
+async fn render(State((handle, engine)): State<(PrometheusHandle, Arc<Engine>)>) -> Response {
+    let (open, idle) = engine.db.pool_use();
+    let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+    gauge!(CONNECTIONS, "state" => "idle").set(idle);
+    gauge!(CONNECTIONS, "state" => "busy").set(open.saturating_sub(idle));
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        handle.render(),
+    )
+        .into_response()
+}

@@ -1,0 +1,130 @@
+//! `hearth serve` and `hearth user …` with the private PostgreSQL, as an operator has them.
+
+mod support;
+
+use support::{Place, login, request, stderr, stdout};
+
+const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
+
+#[test]
+fn users_are_looked_after_while_the_server_runs_and_while_it_does_not() {
+    let place = Place::new();
+
+    let output = place.hearth_with(
+        &["user", "add", "alice", "--admin", "--password-stdin"],
+        "wonderland\n",
+    );
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "Made @alice:localhost.\n");
+
+    let server = place.serve();
+    let output = place.hearth_with(&["user", "add", "bob", "--password-stdin"], "builder\n");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = place.hearth(&["user", "list"]);
+    assert_eq!(stdout(&output), "@alice:localhost (admin)\n@bob:localhost\n");
+
+    let (status, alice) = login(server.address, "alice", "wonderland");
+    assert_eq!(status, 200, "{alice}");
+    let alice = alice["access_token"].as_str().expect("a token");
+    let (status, bob) = login(server.address, "bob", "builder");
+    assert_eq!(status, 200, "{bob}");
+    let bob = bob["access_token"].as_str().expect("a token");
+    assert_eq!(request(server.address, "GET", WHOAMI, alice, "").0, 200);
+    assert_eq!(request(server.address, "GET", WHOAMI, bob, "").0, 200);
+
+    // What the server remembers of these tokens must not outlive the commands.
+    let output = place.hearth_with(
+        &["user", "set-password", "alice", "--password-stdin"],
+        "looking-glass\n",
+    );
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(request(server.address, "GET", WHOAMI, alice, "").0, 401);
+    assert_eq!(login(server.address, "alice", "wonderland").0, 403);
+    assert_eq!(login(server.address, "alice", "looking-glass").0, 200);
+    let output = place.hearth(&["user", "deactivate", "@bob:localhost"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(request(server.address, "GET", WHOAMI, bob, "").0, 401);
+    assert_eq!(login(server.address, "bob", "builder").0, 403);
+
+    assert!(server.terminate().success());
+    let output = place.hearth(&["user", "list"]);
+    assert_eq!(
+        stdout(&output),
+        "@alice:localhost (admin)\n@bob:localhost (deactivated)\n",
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn wishes_that_cannot_be_done_are_refused_with_a_reason() {
+    let place = Place::new();
+    let refused = |arguments: &[&str], input: &str, reason: &str| {
+        let output = place.hearth_with(arguments, input);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains(reason), "{}", stderr(&output));
+    };
+    refused(&["user", "add", "alice"], "", "give --password-stdin");
+    refused(
+        &["user", "add", "alice", "--password-stdin"],
+        "\n",
+        "the password is empty",
+    );
+    assert!(
+        !place.path().join("hearth-data").exists(),
+        "nothing is started for a wish that makes no sense"
+    );
+
+    let add = ["user", "add", "alice", "--password-stdin"];
+    assert!(place.hearth_with(&add, "x").status.success());
+    refused(&add, "x", "alice");
+    refused(
+        &["user", "add", "al ice", "--password-stdin"],
+        "x",
+        "a user name may contain only",
+    );
+    refused(&["user", "deactivate", "bob"], "", "there is no such user");
+    refused(
+        &["user", "set-password", "bob", "--password-stdin"],
+        "x",
+        "there is no such user",
+    );
+}
+
+#[test]
+fn second_server_with_the_same_data_directory_is_refused() {
+    let place = Place::new();
+    let server = place.serve();
+    let mut second = place.command(&["serve"]);
+    let output = second
+        .env("HEARTH_LISTENER__ADDRESS", "127.0.0.1:0")
+        .output()
+        .expect("hearth runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("hearth-data"), "{}", stderr(&output));
+    assert_eq!(
+        request(server.address, "GET", "/health", "", "").0,
+        200,
+        "the first one is not disturbed"
+    );
+    assert!(server.terminate().success());
+}
+
+#[test]
+fn second_listener_at_the_same_address_is_refused_before_anything_is_started() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let mut command = place.command(&["serve"]);
+    let output = command
+        .env("HEARTH_LISTENER__ADDRESS", &address)
+        .output()
+        .expect("hearth runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains(&format!("cannot listen on {address}")),
+        "{}",
+        stderr(&output)
+    );
+    assert!(!place.path().join("hearth-data/postgres").exists());
+}
