@@ -45,7 +45,10 @@ pub struct Transaction(sqlx::Transaction<'static, Postgres>);
 impl Database {
     /// Connects and checks that the database answers.
     pub async fn connect(options: &DatabaseOptions) -> Result<Self> {
-        let connect: PgConnectOptions = options.url.parse::<PgConnectOptions>()?.application_name("hearth");
+        let connect: PgConnectOptions = options
+            .url
+            .parse::<PgConnectOptions>()?
+            .application_name("hearth");
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(Duration::from_secs(5))
@@ -58,7 +61,11 @@ impl Database {
     /// A database that a newer version has migrated is left untouched.
     pub async fn migrate(&self) -> Result<()> {
         let mut connection = self.pool.acquire().await?;
-        let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let known = MIGRATOR
+            .iter()
+            .map(|migration| migration.version)
+            .max()
+            .unwrap_or(0);
         let migrated = sqlx::query_scalar::<_, bool>("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
             .fetch_one(&mut *connection)
             .await?;
@@ -71,7 +78,10 @@ impl Database {
                 return Err(StorageError::NewerDatabase { found, known });
             }
         }
-        MIGRATOR.run(&mut *connection).await.map_err(StorageError::Migration)
+        MIGRATOR
+            .run(&mut *connection)
+            .await
+            .map_err(StorageError::Migration)
     }
 
     /// A connection whose statements commit one by one.
@@ -86,7 +96,10 @@ impl Database {
 
     /// A read of several queries that sees one moment: repeatable read, read only.
     pub async fn begin_read(&self) -> Result<Transaction> {
-        let transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let transaction = self
+            .pool
+            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await?;
         Ok(Transaction(transaction))
     }
 

@@ -49,17 +49,25 @@ impl StorageError {
         // Insufficient resources (53), operator intervention (57), the system beneath (58), read only (25006).
         matches!(self, Self::Unavailable(_))
             || self.is_contention()
-            || self.code().is_some_and(|code| ["53", "57", "58", "25006"].iter().any(|class| code.starts_with(class)))
+            || self.code().is_some_and(|code| {
+                ["53", "57", "58", "25006"]
+                    .iter()
+                    .any(|class| code.starts_with(class))
+            })
     }
 
     /// Whether another transaction was in the way: a serialisation failure, a deadlock, a lock not had in time.
     pub(crate) fn is_contention(&self) -> bool {
-        self.code().is_some_and(|code| code.starts_with("40") || code == "55P03")
+        self.code()
+            .is_some_and(|code| code.starts_with("40") || code == "55P03")
     }
 
     /// Whether the statement may have taken effect all the same: its answer was not understood, or never came.
     pub(crate) fn leaves_outcome_open(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Refused(sqlx::Error::Protocol(_)))
+        matches!(
+            self,
+            Self::Unavailable(_) | Self::Refused(sqlx::Error::Protocol(_))
+        )
     }
 
     fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
@@ -72,7 +80,10 @@ impl StorageError {
 
 impl From<sqlx::Error> for StorageError {
     fn from(error: sqlx::Error) -> Self {
-        let constraint = error.as_database_error().and_then(|e| e.constraint()).map(str::to_owned);
+        let constraint = error
+            .as_database_error()
+            .and_then(|e| e.constraint())
+            .map(str::to_owned);
         if let Some(name) = constraint {
             return Self::Constraint { name, source: error };
         }
@@ -84,7 +95,8 @@ impl From<sqlx::Error> for StorageError {
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
             // 08: connection exception. 57P01 to 57P03: shutting down, crashed, starting up.
             sqlx::Error::Database(e)
-                if e.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P")) =>
+                if e.code()
+                    .is_some_and(|code| code.starts_with("08") || code.starts_with("57P")) =>
             {
                 Self::Unavailable(error)
             }

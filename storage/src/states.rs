@@ -35,15 +35,28 @@ where
 {
     match previous {
         Some((previous_nid, depth)) if depth + 1 < MAX_DEPTH => {
-            let mut pairs: Vec<(i64, i64)> =
-                delta.iter().map(|(key, event)| (key.0, event.map_or(0, |nid| nid.0))).collect();
-            Ok(NewState { state_nid, previous_nid: Some(previous_nid), depth: depth + 1, body: pack_pairs(&mut pairs) })
+            let mut pairs: Vec<(i64, i64)> = delta
+                .iter()
+                .map(|(key, event)| (key.0, event.map_or(0, |nid| nid.0)))
+                .collect();
+            Ok(NewState {
+                state_nid,
+                previous_nid: Some(previous_nid),
+                depth: depth + 1,
+                body: pack_pairs(&mut pairs),
+            })
         }
         previous => {
-            let mut pairs: Vec<(i64, i64)> = whole().into_iter().map(|(key, event)| (key.0, event.0)).collect();
+            let mut pairs: Vec<(i64, i64)> =
+                whole().into_iter().map(|(key, event)| (key.0, event.0)).collect();
             let body = zstd::bulk::compress(&pack_pairs(&mut pairs), COMPRESSION_LEVEL)
                 .map_err(|error| StorageError::Damaged(format!("a state can't be compressed: {error}")))?;
-            Ok(NewState { state_nid, previous_nid: previous.map(|(nid, _)| nid), depth: 0, body })
+            Ok(NewState {
+                state_nid,
+                previous_nid: previous.map(|(nid, _)| nid),
+                depth: 0,
+                body,
+            })
         }
     }
 }
@@ -68,12 +81,22 @@ pub async fn load(connection: &mut Connection, state_nids: &[StateNid]) -> Resul
         if row.depth == 0 {
             let whole = decompress(&row.body)
                 .map_err(|error| StorageError::Damaged(format!("state {}: {error}", row.wanted)))?;
-            let map = unpack_pairs(&whole)?.into_iter().map(|(key, event)| (KeyNid(key), EventNid(event))).collect();
-            states.push(LoadedState { state_nid: StateNid(row.wanted), depth: 0, map });
+            let map = unpack_pairs(&whole)?
+                .into_iter()
+                .map(|(key, event)| (KeyNid(key), EventNid(event)))
+                .collect();
+            states.push(LoadedState {
+                state_nid: StateNid(row.wanted),
+                depth: 0,
+                map,
+            });
             continue;
         }
         let Some(state) = states.last_mut().filter(|state| state.state_nid.0 == row.wanted) else {
-            return Err(StorageError::Damaged(format!("state {} has no whole state before it", row.wanted)));
+            return Err(StorageError::Damaged(format!(
+                "state {} has no whole state before it",
+                row.wanted
+            )));
         };
         state.depth = row.depth;
         for (key, event) in unpack_pairs(&row.body)? {
@@ -89,7 +112,9 @@ pub async fn load(connection: &mut Connection, state_nids: &[StateNid]) -> Resul
 /// As a stream: memory is taken as it is filled, not for the largest state there could be.
 fn decompress(body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut whole = Vec::with_capacity(body.len() * 2);
-    zstd::Decoder::with_buffer(body)?.take(MAX_WHOLE_BYTES).read_to_end(&mut whole)?;
+    zstd::Decoder::with_buffer(body)?
+        .take(MAX_WHOLE_BYTES)
+        .read_to_end(&mut whole)?;
     Ok(whole)
 }
 
@@ -112,7 +137,8 @@ fn unpack_pairs(mut bytes: &[u8]) -> Result<Vec<(i64, i64)>> {
     let (mut key, mut event) = (0i64, 0i64);
     while !bytes.is_empty() {
         let step = take_varint(&mut bytes).zip(take_varint(&mut bytes));
-        let (key_step, event_step) = step.ok_or_else(|| StorageError::Damaged("a state ends short".to_owned()))?;
+        let (key_step, event_step) =
+            step.ok_or_else(|| StorageError::Damaged("a state ends short".to_owned()))?;
         key = key.wrapping_add(unzigzag(key_step));
         event = event.wrapping_add(unzigzag(event_step));
         pairs.push((key, event));

@@ -68,7 +68,11 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { statement: Duration::from_secs(10), away: Duration::from_secs(5), idle: Duration::from_secs(2) }
+        Self {
+            statement: Duration::from_secs(10),
+            away: Duration::from_secs(5),
+            idle: Duration::from_secs(2),
+        }
     }
 }
 
@@ -122,7 +126,12 @@ impl Committer {
 
     /// Waits for a place in the queue.
     pub async fn reserve(&self) -> Result<Slot, CommitError> {
-        self.queue.clone().reserve_owned().await.map(Slot).map_err(|_| CommitError::SteppedDown)
+        self.queue
+            .clone()
+            .reserve_owned()
+            .await
+            .map(Slot)
+            .map_err(|_| CommitError::SteppedDown)
     }
 
     /// Commits one change that depends on no head.
@@ -138,7 +147,9 @@ impl Committer {
 
     /// Ends once the task has: everything queued was committed or refused, after the last other handle is gone.
     pub async fn finished(self) {
-        let Self { queue, mut status, .. } = self;
+        let Self {
+            queue, mut status, ..
+        } = self;
         drop(queue);
         while status.changed().await.is_ok() {}
     }

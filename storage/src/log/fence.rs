@@ -25,10 +25,12 @@ pub(super) async fn connect(db: &Database, mine: Option<&Fence>) -> Result<Optio
         let fence = take_over(&mut connection, mine).await?;
         Ok(fence.map(|fence| (connection, fence)))
     };
-    tokio::time::timeout(TAKE_OVER_TIMEOUT, attempt).await.unwrap_or_else(|_| {
-        let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the database does not answer");
-        Err(StorageError::Unavailable(sqlx::Error::Io(error)))
-    })
+    tokio::time::timeout(TAKE_OVER_TIMEOUT, attempt)
+        .await
+        .unwrap_or_else(|_| {
+            let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the database does not answer");
+            Err(StorageError::Unavailable(sqlx::Error::Io(error)))
+        })
 }
 
 /// Locks the row, which waits for a commit that is still under way on an earlier connection, reads it, and begins a

@@ -13,12 +13,14 @@ impl Sequences {
     /// Whether `change` builds on what was let through before it; if so, it is let through. The first change in a
     /// room always is: what it builds on is for the database to say.
     pub fn admit(&mut self, change: &Change) -> bool {
-        let follows = change
-            .heads
-            .iter()
-            .all(|head| self.0.get(&head.room_nid).is_none_or(|sequence| *sequence == head.sequence_before));
+        let follows = change.heads.iter().all(|head| {
+            self.0
+                .get(&head.room_nid)
+                .is_none_or(|sequence| *sequence == head.sequence_before)
+        });
         if follows {
-            self.0.extend(change.heads.iter().map(|head| (head.room_nid, head.sequence)));
+            self.0
+                .extend(change.heads.iter().map(|head| (head.room_nid, head.sequence)));
         }
         follows
     }
@@ -46,7 +48,10 @@ pub(super) fn flaw(change: &Change) -> Option<&'static str> {
             return Some("its events are not those between the old head of their room and the new");
         }
     }
-    let headless = change.facts.iter().any(|fact| matches!(fact, Fact::Event(event, _) if !moved.contains(&event.room_nid)));
+    let headless = change
+        .facts
+        .iter()
+        .any(|fact| matches!(fact, Fact::Event(event, _) if !moved.contains(&event.room_nid)));
     headless.then_some("it adds an event to a room without moving the room's head")
 }
 
@@ -69,7 +74,13 @@ mod tests {
 
     fn head(room: i64, sequence_before: i64, sequence: i64) -> HeadMove {
         let (room_nid, state_nid) = (RoomNid(room), StateNid(1));
-        HeadMove { room_nid, sequence_before, sequence, forward_extremities: Vec::new(), state_nid }
+        HeadMove {
+            room_nid,
+            sequence_before,
+            sequence,
+            forward_extremities: Vec::new(),
+            state_nid,
+        }
     }
 
     fn event(room: i64, sequence: i64) -> Fact {
@@ -80,6 +91,7 @@ mod tests {
             sequence,
             type_nid: TypeNid(1),
             key_nid: None,
+            replaces: None,
             sender_nid: UserNid(1),
             state_after: StateNid(1),
             origin_server_ts: 0,
@@ -90,24 +102,46 @@ mod tests {
     }
 
     fn change(heads: &[HeadMove], facts: &[Fact]) -> Change {
-        Change { heads: heads.to_vec(), facts: facts.to_vec(), ..Change::default() }
+        Change {
+            heads: heads.to_vec(),
+            facts: facts.to_vec(),
+            ..Change::default()
+        }
     }
 
     #[test]
     fn a_change_is_let_through_when_it_builds_on_the_one_before_it_in_each_of_its_rooms() {
         let mut sequences = Sequences::default();
-        assert!(sequences.admit(&change(&[head(1, 7, 8)], &[])), "the first in a room");
-        assert!(!sequences.admit(&change(&[head(1, 7, 8)], &[])), "decided before the first was queued");
-        assert!(!sequences.admit(&change(&[head(1, 9, 10)], &[])), "decided on one that is not here");
-        assert!(!sequences.admit(&change(&[head(2, 1, 2), head(1, 7, 8)], &[])), "one of its rooms has moved on");
-        assert!(sequences.admit(&change(&[head(2, 3, 4), head(1, 8, 9)], &[])), "a refused one has left no trace");
+        assert!(
+            sequences.admit(&change(&[head(1, 7, 8)], &[])),
+            "the first in a room"
+        );
+        assert!(
+            !sequences.admit(&change(&[head(1, 7, 8)], &[])),
+            "decided before the first was queued"
+        );
+        assert!(
+            !sequences.admit(&change(&[head(1, 9, 10)], &[])),
+            "decided on one that is not here"
+        );
+        assert!(
+            !sequences.admit(&change(&[head(2, 1, 2), head(1, 7, 8)], &[])),
+            "one of its rooms has moved on"
+        );
+        assert!(
+            sequences.admit(&change(&[head(2, 3, 4), head(1, 8, 9)], &[])),
+            "a refused one has left no trace"
+        );
         assert!(sequences.admit(&change(&[], &[])), "it moves no head");
     }
 
     #[test]
     fn the_events_of_a_change_lead_from_the_old_head_to_the_new() {
         let sound = [
-            change(&[head(1, 7, 9), head(2, 1, 2)], &[event(1, 8), event(2, 2), event(1, 9)]),
+            change(
+                &[head(1, 7, 9), head(2, 1, 2)],
+                &[event(1, 8), event(2, 2), event(1, 9)],
+            ),
             change(&[head(1, 7, 7)], &[]),
             change(&[head(1, 0, 900)], &[]),
             change(&[head(1, 0, 901)], &[event(1, 900), event(1, 901)]),

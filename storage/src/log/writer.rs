@@ -47,11 +47,11 @@ pub(super) struct Writer {
     db: Database,
     connection: Option<Connection>,
     fence: Fence,
-    /// The last position that the tail was told of.
-    published: Position,
     tail: Arc<dyn LogTail>,
     status: watch::Sender<CommitterStatus>,
     patience: Patience,
+    /// When a connection was last tried for.
+    tried: Instant,
 }
 
 impl Writer {
@@ -62,7 +62,15 @@ impl Writer {
         status: watch::Sender<CommitterStatus>,
         patience: Patience,
     ) -> Self {
-        Self { db, connection: Some(connection), published: fence.position, fence, tail, status, patience }
+        Self {
+            db,
+            connection: Some(connection),
+            fence,
+            tail,
+            status,
+            patience,
+            tried: Instant::now(),
+        }
     }
 
     pub async fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
@@ -102,7 +110,8 @@ impl Writer {
     /// caller has to, and repeats to followers where the log stands, should a message have been lost.
     async fn look(&mut self) {
         if let Some(connection) = &mut self.connection {
-            let holds = tokio::time::timeout(self.patience.statement, fence::holds(connection, &self.fence)).await;
+            let holds =
+                tokio::time::timeout(self.patience.statement, fence::holds(connection, &self.fence)).await;
             if !matches!(holds, Ok(Ok(true))) {
                 self.connection = None;
             }
@@ -179,12 +188,12 @@ impl Writer {
             }
             attempted = true;
             self.connect_until(deadline).await.map_err(BatchFailure::Whole)?;
-            if self.published != self.fence.position {
-                self.announce();
-            }
             let rows = Batch::build(self.fence.position, batch.iter().map(|pending| &pending.change));
-            let Some(connection) = self.connection.as_mut() else { continue };
-            let result = tokio::time::timeout(self.patience.statement, rows.execute(connection, &self.fence)).await;
+            let Some(connection) = self.connection.as_mut() else {
+                continue;
+            };
+            let result =
+                tokio::time::timeout(self.patience.statement, rows.execute(connection, &self.fence)).await;
             match result {
                 Ok(Ok(())) => {
                     self.fence.position = rows.to();
@@ -204,11 +213,16 @@ impl Writer {
                 }
                 Ok(Err(error)) if error.is_transient() => {
                     self.connection = None;
-                    return Err(self.refuse_writes(&format!("{error}: {:?}", std::error::Error::source(&error))));
+                    return Err(
+                        self.refuse_writes(&format!("{error}: {:?}", std::error::Error::source(&error)))
+                    );
                 }
                 Ok(Err(error)) => return Err(BatchFailure::Content(error)),
                 Err(_) => {
-                    tracing::warn!("a commit took longer than {:?}; its connection is given up", self.patience.statement);
+                    tracing::warn!(
+                        "a commit took longer than {:?}; its connection is given up",
+                        self.patience.statement
+                    );
                     if self.outcome_of_lost_commit(&rows, deadline).await? {
                         return Ok(self.publish(rows));
                     }
@@ -218,7 +232,11 @@ impl Writer {
     }
 
     /// Reads the fence on a new connection: whether the commit of `rows` counts. If it does not, it never will.
-    async fn outcome_of_lost_commit(&mut self, rows: &Batch, deadline: Instant) -> Result<bool, BatchFailure> {
+    async fn outcome_of_lost_commit(
+        &mut self,
+        rows: &Batch,
+        deadline: Instant,
+    ) -> Result<bool, BatchFailure> {
         self.connection = None;
         self.connect_until(deadline).await.map_err(BatchFailure::Whole)?;
         if rows.to() == rows.from() {
@@ -230,7 +248,6 @@ impl Writer {
 
     fn publish(&mut self, rows: Batch) -> Vec<Position> {
         self.set_status(CommitterStatus::Writable);
-        self.published = rows.to();
         self.tail.publish(TailMessage {
             generation: self.fence.generation,
             from: rows.from(),
@@ -241,8 +258,7 @@ impl Writer {
     }
 
     /// Tells followers where the log stands; one that is not there reads what it lacks.
-    fn announce(&mut self) {
-        self.published = self.fence.position;
+    fn announce(&self) {
         self.tail.publish(TailMessage {
             generation: self.fence.generation,
             from: self.fence.position,
@@ -252,22 +268,32 @@ impl Writer {
     }
 
     fn set_status(&self, status: CommitterStatus) -> bool {
-        self.status.send_if_modified(|old| std::mem::replace(old, status) != status)
+        self.status
+            .send_if_modified(|old| std::mem::replace(old, status) != status)
     }
 
     fn refuse_writes(&self, reason: &str) -> BatchFailure {
         if self.set_status(CommitterStatus::Away) {
-            tracing::error!(reason, "the database takes no writes; they are refused until it does again");
+            tracing::error!(
+                reason,
+                "the database takes no writes; they are refused until it does again"
+            );
         }
         BatchFailure::Whole(CommitError::Unavailable)
     }
 
-    /// Connects if need be and takes the fence, trying until `deadline`, or once if the database was away already.
+    /// Connects if need be and takes the fence, trying until `deadline`, or if the database was away already, once and
+    /// not too often.
     async fn connect_until(&mut self, deadline: Instant) -> Result<(), CommitError> {
         while self.connection.is_none() {
             if *self.status.borrow() == CommitterStatus::SteppedDown {
                 return Err(CommitError::SteppedDown);
             }
+            let was_away = *self.status.borrow() == CommitterStatus::Away;
+            if was_away && self.tried.elapsed() < RETRY_PAUSE {
+                return Err(CommitError::Unavailable);
+            }
+            self.tried = Instant::now();
             match fence::connect(&self.db, Some(&self.fence)).await {
                 Ok(Some((connection, fence))) => {
                     self.connection = Some(connection);
@@ -281,7 +307,6 @@ impl Writer {
                     self.set_status(CommitterStatus::SteppedDown);
                 }
                 Err(error) => {
-                    let was_away = *self.status.borrow() == CommitterStatus::Away;
                     if was_away || Instant::now() >= deadline {
                         self.refuse_writes(&format!("{error}: {:?}", std::error::Error::source(&error)));
                         return Err(CommitError::Unavailable);
@@ -294,7 +319,7 @@ impl Writer {
     }
 
     /// Takes the row's word for where the log stands. What it holds beyond the last message was committed with its
-    /// answer lost. A log that has lost its end begins a generation, of which followers hear at once.
+    /// answer lost; followers find the gap at the next message. A log that has lost its end begins a generation, of which followers hear at once.
     fn accept_fence(&mut self, fence: Fence) {
         let had = std::mem::replace(&mut self.fence, fence);
         if fence.generation != had.generation {
@@ -325,7 +350,11 @@ fn drain(first: Pending, queue: &mut mpsc::Receiver<Pending>) -> Vec<Pending> {
 fn refuse_dependent(part: Vec<Pending>, failed_rooms: &mut HashSet<RoomNid>) -> Vec<Pending> {
     let mut kept = Vec::with_capacity(part.len());
     for pending in part {
-        if pending.change.rooms().any(|room_nid| failed_rooms.contains(&room_nid)) {
+        if pending
+            .change
+            .rooms()
+            .any(|room_nid| failed_rooms.contains(&room_nid))
+        {
             failed_rooms.extend(pending.change.rooms());
             respond(pending, Err(CommitError::Conflict));
         } else {
@@ -348,7 +377,9 @@ fn size(change: &Change) -> usize {
 fn content_error(error: StorageError) -> CommitError {
     match error {
         // The order of a room: in the head's row, or by the unique key of the events.
-        StorageError::Constraint { name, .. } if name == "room_heads_follow" || name == "events_room_order_key" => {
+        StorageError::Constraint { name, .. }
+            if name == "room_heads_follow" || name == "events_room_order_key" =>
+        {
             CommitError::Conflict
         }
         StorageError::Constraint { name, .. } => CommitError::Constraint(name),
@@ -359,8 +390,18 @@ fn content_error(error: StorageError) -> CommitError {
     }
 }
 
-// A caller that went away doesn't want its answer: that is no error.
 fn respond(pending: Pending, answer: Result<Committed, CommitError>) {
+    if let Err(error) = &answer {
+        let cause = match error {
+            CommitError::Conflict => "conflict",
+            CommitError::Constraint(_) => "constraint",
+            CommitError::Unavailable => "unavailable",
+            CommitError::SteppedDown => "stepped_down",
+            CommitError::Refused(_) => "refused",
+        };
+        metrics::counter!("hearth_changes_failed_total", "cause" => cause).increment(1);
+    }
+    // A caller that went away doesn't want its answer: that is no error.
     let _ = pending.answer.send(answer);
 }
 

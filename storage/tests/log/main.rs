@@ -1,0 +1,14 @@
+//! The log on a real PostgreSQL: what is committed, in which order, and what followers make of it, while connections
+//! are cut, answers are lost, and other committers come.
+
+mod committer;
+mod events;
+mod facts;
+mod faults;
+mod follower;
+mod ground;
+mod interning;
+mod proxy;
+mod refusals;
+mod states;
+mod tail;
