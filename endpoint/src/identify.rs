@@ -38,12 +38,16 @@ pub trait Identity: Debug + Send {
     /// Whether a user may be known at all.
     const OF_USERS: bool;
 
+    /// Whether nobody but a user may ask.
+    const USERS_ONLY: bool;
+
     /// The user and device, where they are known.
     fn requester(&self) -> Option<&Requester>;
 }
 
 impl Identity for () {
     const OF_USERS: bool = false;
+    const USERS_ONLY: bool = false;
 
     fn requester(&self) -> Option<&Requester> {
         None
@@ -52,6 +56,7 @@ impl Identity for () {
 
 impl Identity for Requester {
     const OF_USERS: bool = true;
+    const USERS_ONLY: bool = true;
 
     fn requester(&self) -> Option<&Requester> {
         Some(self)
@@ -60,6 +65,7 @@ impl Identity for Requester {
 
 impl Identity for Option<Requester> {
     const OF_USERS: bool = true;
+    const USERS_ONLY: bool = false;
 
     fn requester(&self) -> Option<&Requester> {
         self.as_ref()

@@ -10,8 +10,8 @@ use axum::{
     extract::{FromRequest, RawPathParams, Request, rejection::RawPathParamsRejection},
 };
 use bytes::Bytes;
-use hearth_engine::Engine;
-use http::StatusCode;
+use hearth_engine::{Engine, accounts::Requester};
+use http::{Extensions, StatusCode};
 use ruma::api::{
     IncomingRequest, IncomingRequestExt,
     error::{DeserializationError, ErrorKind, FromHttpRequestError, HeaderDeserializationError},
@@ -70,24 +70,15 @@ where
         let credentials = R::Authentication::credentials(&request)?;
         let (parts, body) = request.into_parts();
         let identity = R::Authentication::identify(engine, &client, credentials).await?;
-        let requester = identity.requester();
-        if let Some(requester) = requester {
-            Span::current().record("user", requester.user_id.as_str());
-            if requester.is_guest
-                && !guests::may_use(&R::METHOD, latest_path::<R>(), path_args.last().copied())
-            {
-                return Err(guest_refused());
-            }
-        }
-        if let Some(limits) = parts.extensions.get::<Arc<Limits>>() {
-            limits.check(
-                limits::class::<R>(),
-                &client,
-                requester.map(|requester| &*requester.user_id),
-            )?;
-        }
+        admit::<R>(
+            &parts.extensions,
+            &client,
+            identity.requester(),
+            path_args.last().copied(),
+        )?;
 
-        let limit = if requester.is_some() {
+        let is_known = identity.requester().is_some();
+        let limit = if is_known {
             body::MAX_BODY
         } else {
             body::MAX_ANONYMOUS_BODY
@@ -130,12 +121,35 @@ async fn path_args(request: &mut Request) -> Result<RawPathParams, MatrixError> 
         })
 }
 
-fn guest_refused() -> MatrixError {
-    MatrixError::new(
-        StatusCode::FORBIDDEN,
-        ErrorKind::GuestAccessForbidden,
-        "Guests may not do this: register an account.",
-    )
+/// Whether whoever asks may ask this at all, and now. `last_arg` is the last argument in the path.
+fn admit<R>(
+    extensions: &Extensions,
+    client: &Client,
+    requester: Option<&Requester>,
+    last_arg: Option<&str>,
+) -> Result<(), MatrixError>
+where
+    R: IncomingRequest<Authentication: Identify>,
+{
+    // What everybody may ask, a guest may.
+    let users_only = <<R::Authentication as Identify>::Identity as Identity>::USERS_ONLY;
+    if let Some(requester) = requester {
+        Span::current().record("user", requester.user_id.as_str());
+        if requester.is_guest && users_only && !guests::may_use(&R::METHOD, latest_path::<R>(), last_arg) {
+            return Err(MatrixError::new(
+                StatusCode::FORBIDDEN,
+                ErrorKind::GuestAccessForbidden,
+                "Guests may not do this: register an account.",
+            ));
+        }
+    }
+    match extensions.get::<Arc<Limits>>() {
+        Some(limits) => {
+            let user = requester.map(|requester| &*requester.user_id);
+            limits.check(limits::class::<R>(), client, user)
+        }
+        None => Ok(()),
+    }
 }
 
 /// The spec's code for what ruma could not read. The sentence may repeat what the client sent: it goes back to
