@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use hearth_engine::{
@@ -21,12 +22,15 @@ use hearth_engine::{
         uia::{Challenge, StageFailure, UiaError},
         usernames::UsernameError,
     },
+    rooms::create::create_room,
+    users,
 };
 use hearth_storage::test_database::TestDatabase;
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedDeviceId, UInt,
     api::client::{
         account::register::RegistrationKind,
+        room::create_room,
         session::login::v3::LoginInfo,
         uiaa::{AuthData, AuthType},
     },
@@ -596,7 +600,7 @@ async fn logout_whose_caller_went_away_still_ends_the_token() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), agree).await.expect("cache and database agree");
+    tokio::time::timeout(Duration::from_secs(10), agree).await.expect("cache and database agree");
 }
 
 // Refresh
@@ -806,6 +810,41 @@ async fn deactivated_account_is_closed_for_good() {
     assert!(matches!(login, Err(LoginError::Credentials(CredentialsError::Deactivated))));
     let error = register::register(&server.engine, registration("alice"), Some(&dummy())).await.unwrap_err();
     assert!(matches!(error, RegisterError::UsernameTaken), "{error}");
+}
+
+#[tokio::test]
+async fn deactivated_account_leaves_its_rooms() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let requester = server.requester(&alice).await;
+    let engine = &server.engine;
+    create_room(engine, &requester, create_room::v3::Request::new()).await.unwrap();
+    assert_eq!(users::joined_rooms(engine, requester.user_nid).await.unwrap().len(), 1);
+    let auth = password_auth("alice", "password");
+    deactivate::deactivate(engine, &requester, false, Some(&auth)).await.unwrap();
+    assert!(users::joined_rooms(engine, requester.user_nid).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn account_that_the_operator_deactivates_leaves_its_rooms() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let requester = server.requester(&alice).await;
+    let engine = &server.engine;
+    create_room(engine, &requester, create_room::v3::Request::new()).await.unwrap();
+    // As the command line does it: by an engine beside the server's.
+    let key = SigningKey::from_seed("test", &[7; 32]).unwrap();
+    let beside = Engine::beside(engine.config.clone(), engine.db.clone(), key, Outside::default());
+    operator::deactivate(&beside, "alice", false).await.unwrap();
+
+    let mut log = engine.log.watch();
+    let left = async {
+        while !users::joined_rooms(engine, requester.user_nid).await.unwrap().is_empty() {
+            log.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), left).await.expect("the server leaves the account's rooms");
+    assert!(server.is_unknown(&alice.access_token).await);
 }
 
 // Devices
