@@ -81,7 +81,10 @@ impl From<hearth_storage::StorageError> for ProfileError {
 pub async fn of(engine: &Engine, user_nid: UserNid) -> Result<Profile, Error> {
     let mut connection = engine.db.acquire().await?;
     let (displayname, avatar_url) = profiles::name_and_avatar(&mut connection, user_nid).await?;
-    Ok(Profile { displayname: as_string(displayname), avatar_url: as_string(avatar_url) })
+    Ok(Profile {
+        displayname: as_string(displayname),
+        avatar_url: as_string(avatar_url),
+    })
 }
 
 fn as_string(json: Option<Arc<str>>) -> Option<String> {
@@ -93,14 +96,19 @@ pub async fn get(engine: &Engine, user_id: &UserId) -> Result<Vec<(String, Value
     let user_nid = known_user(engine, user_id).await?;
     let mut connection = engine.db.acquire().await?;
     let fields = profiles::fields(&mut connection, user_nid).await?;
-    Ok(fields.into_iter().filter_map(|(field, json)| Some((field, serde_json::from_str(&json).ok()?))).collect())
+    Ok(fields
+        .into_iter()
+        .filter_map(|(field, json)| Some((field, serde_json::from_str(&json).ok()?)))
+        .collect())
 }
 
 /// The value of one field of a user's profile.
 pub async fn get_field(engine: &Engine, user_id: &UserId, field: &str) -> Result<Value, ProfileError> {
     let user_nid = known_user(engine, user_id).await?;
     let mut connection = engine.db.acquire().await?;
-    let json = profiles::field(&mut connection, user_nid, field).await?.ok_or(ProfileError::UnknownField)?;
+    let json = profiles::field(&mut connection, user_nid, field)
+        .await?
+        .ok_or(ProfileError::UnknownField)?;
     serde_json::from_str(&json).map_err(|error| Error::Damaged(format!("a profile field: {error}")).into())
 }
 
@@ -141,13 +149,19 @@ async fn change(
     let mut transaction = engine.db.begin().await?;
     profiles::lock(&mut transaction, user_nid).await?;
     let mut fields = profiles::fields(&mut transaction, user_nid).await?;
-    let before = fields.iter().position(|(name, _)| name == field).map(|index| fields.swap_remove(index).1);
+    let before = fields
+        .iter()
+        .position(|(name, _)| name == field)
+        .map(|index| fields.swap_remove(index).1);
     if before.as_deref() == json.as_deref() {
         return Ok(());
     }
     match &json {
         Some(json) => {
-            let others = fields.iter().map(|(name, value)| size(name, value)).sum::<usize>();
+            let others = fields
+                .iter()
+                .map(|(name, value)| size(name, value))
+                .sum::<usize>();
             if "{}".len() + others + size(field, json) >= MAX_PROFILE_BYTES {
                 return Err(ProfileError::TooLarge);
             }
@@ -180,8 +194,12 @@ async fn known_user(engine: &Engine, user_id: &UserId) -> Result<UserNid, Profil
         return Err(ProfileError::UnknownUser);
     }
     let mut connection = engine.db.acquire().await?;
-    let account = accounts::find(&mut connection, &[user_id.to_string()]).await?.pop();
-    account.map(|account| account.user_nid).ok_or(ProfileError::UnknownUser)
+    let account = accounts::find(&mut connection, &[user_id.to_string()])
+        .await?
+        .pop();
+    account
+        .map(|account| account.user_nid)
+        .ok_or(ProfileError::UnknownUser)
 }
 
 fn check_access(requester: &Requester, user_id: &UserId, field: &str) -> Result<(), ProfileError> {
@@ -201,7 +219,9 @@ fn check_access(requester: &Requester, user_id: &UserId, field: &str) -> Result<
 fn is_namespaced(field: &str) -> bool {
     let is_part = |part: &str| {
         part.starts_with(|first: char| first.is_ascii_lowercase())
-            && part.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+            && part
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
     };
     field.contains('.') && field.split('.').all(is_part)
 }
@@ -233,10 +253,26 @@ mod tests {
 
     #[test]
     fn custom_fields_have_a_namespace() {
-        for good in ["org.example.pronouns", "m.status", "us.cloke.msc4175.tz", "com.example.with-dash_and_2"] {
+        for good in [
+            "org.example.pronouns",
+            "m.status",
+            "us.cloke.msc4175.tz",
+            "com.example.with-dash_and_2",
+        ] {
             assert!(is_namespaced(good), "{good}");
         }
-        for bad in ["pronouns", "", ".", "org.", ".org", "Org.example", "org..example", "org.exämple", "org.1a", "a b.c"] {
+        for bad in [
+            "pronouns",
+            "",
+            ".",
+            "org.",
+            ".org",
+            "Org.example",
+            "org..example",
+            "org.exämple",
+            "org.1a",
+            "a b.c",
+        ] {
             assert!(!is_namespaced(bad), "{bad}");
         }
     }
@@ -246,10 +282,22 @@ mod tests {
         assert!(check_value(NAME, &json!("Alice")).is_ok());
         assert!(check_value(AVATAR, &json!("mxc://example.org/abc")).is_ok());
         assert!(check_value(AVATAR, &json!("")).is_ok());
-        assert!(matches!(check_value(NAME, &json!(null)), Err(ProfileError::BadValue(_))));
-        assert!(matches!(check_value(AVATAR, &json!(["mxc://a/b"])), Err(ProfileError::BadValue(_))));
-        assert!(matches!(check_value(AVATAR, &json!("https://a/b")), Err(ProfileError::InvalidValue(_))));
-        assert!(matches!(check_value(NAME, &json!("x".repeat(1025))), Err(ProfileError::InvalidValue(_))));
+        assert!(matches!(
+            check_value(NAME, &json!(null)),
+            Err(ProfileError::BadValue(_))
+        ));
+        assert!(matches!(
+            check_value(AVATAR, &json!(["mxc://a/b"])),
+            Err(ProfileError::BadValue(_))
+        ));
+        assert!(matches!(
+            check_value(AVATAR, &json!("https://a/b")),
+            Err(ProfileError::InvalidValue(_))
+        ));
+        assert!(matches!(
+            check_value(NAME, &json!("x".repeat(1025))),
+            Err(ProfileError::InvalidValue(_))
+        ));
         assert!(check_value("org.example.anything", &json!(null)).is_ok());
     }
 }

@@ -1,0 +1,212 @@
+//! Account data, global and of rooms (client-server API, "Client Config").
+
+use std::sync::Arc;
+
+use hearth_storage::{
+    RoomNid, account_data,
+    log::{AccountData, Change, Fact},
+};
+use ruma::{RoomId, UserId};
+
+use crate::{Engine, Error, accounts::Requester, rooms, users};
+
+/// `m.fully_read`, which read markers set.
+pub(crate) const FULLY_READ: &str = "m.fully_read";
+/// Types that only the server sets (client-server API, "Client Config", "Server Behaviour").
+const SERVER_MANAGED: [&str; 2] = [FULLY_READ, "m.push_rules"];
+
+/// A content is at most this long, in bytes of JSON: `m.direct` of an account with thousands of direct chats fits.
+const MAX_CONTENT_BYTES: usize = 1 << 20;
+/// A type is at most this long, in bytes, as those of events.
+const MAX_TYPE_BYTES: usize = 255;
+
+/// Why account data was not read or set.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountDataError {
+    /// It is another user's.
+    #[error("you can see and change your own account data only")]
+    NotYours,
+    /// Only the server sets this type.
+    #[error("{0} can't be set here: the server manages it")]
+    ServerManaged(String),
+    /// The type is too long.
+    #[error("a type is at most {MAX_TYPE_BYTES} bytes long")]
+    TypeTooLong,
+    /// The content is no JSON object.
+    #[error("account data is a JSON object: {0}")]
+    BadContent(String),
+    /// The content is too long.
+    #[error("account data is at most {MAX_CONTENT_BYTES} bytes long")]
+    TooLarge,
+    /// The user has nothing to do with the room, which may not exist.
+    #[error("you have never been in this room")]
+    UnknownRoom,
+    /// There is no such account data.
+    #[error("there is no such account data")]
+    NotSet,
+    /// The server failed.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+impl From<hearth_storage::StorageError> for AccountDataError {
+    fn from(error: hearth_storage::StorageError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The content of a type of the requester's global account data, JSON.
+pub async fn get_global(
+    engine: &Engine,
+    requester: &Requester,
+    user_id: &UserId,
+    data_type: &str,
+) -> Result<Arc<str>, AccountDataError> {
+    check_owner(requester, user_id)?;
+    let mut connection = engine.db.acquire().await?;
+    let content = account_data::find(&mut connection, requester.user_nid, None, data_type).await?;
+    content.ok_or(AccountDataError::NotSet)
+}
+
+/// The content of a type of the requester's account data for a room, JSON.
+pub async fn get_room(
+    engine: &Engine,
+    requester: &Requester,
+    user_id: &UserId,
+    room_id: &RoomId,
+    data_type: &str,
+) -> Result<Arc<str>, AccountDataError> {
+    check_owner(requester, user_id)?;
+    let room_nid = own_room(engine, requester, room_id)
+        .await?
+        .ok_or(AccountDataError::NotSet)?;
+    let mut connection = engine.db.acquire().await?;
+    let content = account_data::find(&mut connection, requester.user_nid, Some(room_nid), data_type).await?;
+    content.ok_or(AccountDataError::NotSet)
+}
+
+/// Sets a type of the requester's global account data to `content`, JSON. All of the user's devices hear of it, also
+/// when it says what it said before.
+pub async fn set_global(
+    engine: &Engine,
+    requester: &Requester,
+    user_id: &UserId,
+    data_type: &str,
+    content: &str,
+) -> Result<(), AccountDataError> {
+    check_owner(requester, user_id)?;
+    check(data_type, content)?;
+    commit(engine, requester, None, data_type, content).await
+}
+
+/// The same as [`set_global`] for a room: one that the user is or was in, or is invited to.
+pub async fn set_room(
+    engine: &Engine,
+    requester: &Requester,
+    user_id: &UserId,
+    room_id: &RoomId,
+    data_type: &str,
+    content: &str,
+) -> Result<(), AccountDataError> {
+    check_owner(requester, user_id)?;
+    check(data_type, content)?;
+    let room_nid = own_room(engine, requester, room_id)
+        .await?
+        .ok_or(AccountDataError::UnknownRoom)?;
+    commit(engine, requester, Some(room_nid), data_type, content).await
+}
+
+async fn commit(
+    engine: &Engine,
+    requester: &Requester,
+    room_nid: Option<RoomNid>,
+    data_type: &str,
+    content: &str,
+) -> Result<(), AccountDataError> {
+    let data = AccountData {
+        user_nid: requester.user_nid,
+        room_nid,
+        data_type: data_type.into(),
+        content: content.into(),
+    };
+    engine
+        .log
+        .commit(Change::of(Fact::AccountData(data)))
+        .await
+        .map_err(Error::from)?;
+    Ok(())
+}
+
+/// The room, if the user has any membership in it. To others it is no different from one that isn't there.
+async fn own_room(
+    engine: &Engine,
+    requester: &Requester,
+    room_id: &RoomId,
+) -> Result<Option<RoomNid>, Error> {
+    let Some(room) = rooms::by_id(engine, room_id).await? else {
+        return Ok(None);
+    };
+    let user = users::load(engine, requester.user_nid).await?;
+    Ok(user.rooms.contains_key(&room.nid).then_some(room.nid))
+}
+
+fn check_owner(requester: &Requester, user_id: &UserId) -> Result<(), AccountDataError> {
+    if requester.user_id == user_id {
+        Ok(())
+    } else {
+        Err(AccountDataError::NotYours)
+    }
+}
+
+fn check(data_type: &str, content: &str) -> Result<(), AccountDataError> {
+    if SERVER_MANAGED.contains(&data_type) {
+        return Err(AccountDataError::ServerManaged(data_type.to_owned()));
+    }
+    if data_type.len() > MAX_TYPE_BYTES {
+        return Err(AccountDataError::TypeTooLong);
+    }
+    if content.len() > MAX_CONTENT_BYTES {
+        return Err(AccountDataError::TooLarge);
+    }
+    // Read whole, and not only skipped over: a sync with a string in it that is no text can't be read by clients.
+    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(content) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(AccountDataError::BadContent(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AccountDataError, MAX_CONTENT_BYTES, check};
+
+    #[test]
+    fn content_is_an_object_that_every_client_can_read() {
+        assert!(check("org.example", r#"{"a":[1.5,null,{"b":"\u0000"}]}"#).is_ok());
+        for bad in ["[]", "1", "", "{", r#"{"a":"\ud800"}"#, r#"{"a":1e999}"#] {
+            assert!(
+                matches!(check("org.example", bad), Err(AccountDataError::BadContent(_))),
+                "{bad}"
+            );
+        }
+        let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_CONTENT_BYTES));
+        assert!(matches!(
+            check("org.example", &large),
+            Err(AccountDataError::TooLarge)
+        ));
+    }
+
+    #[test]
+    fn types_are_short_and_not_the_servers_own() {
+        for managed in ["m.fully_read", "m.push_rules"] {
+            assert!(matches!(
+                check(managed, "{}"),
+                Err(AccountDataError::ServerManaged(_))
+            ));
+        }
+        assert!(matches!(
+            check(&"x".repeat(256), "{}"),
+            Err(AccountDataError::TypeTooLong)
+        ));
+        assert!(check("m.direct", "{}").is_ok());
+    }
+}
