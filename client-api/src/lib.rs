@@ -1,11 +1,18 @@
 //! The client-server API: one line a route, one thin handler an endpoint.
 //!
 //! A handler has its ruma endpoint's name, is given the decoded request, makes one engine call and encodes the
-//! outcome. Rules are the engine's; which of its refusals has which of the spec's codes is in [`errors`] alone.
+//! outcome. Rules are the engine's; which of its refusals has which of the spec's codes is in `endpoint/src/refusals.rs`.
 
-mod errors;
+mod account;
+mod admin_register;
+mod device;
+mod register;
+mod state;
+mod room;
+mod message;
 mod routes;
 mod server_information;
+mod session;
 
 use std::sync::Arc;
 

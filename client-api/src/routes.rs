@@ -5,12 +5,60 @@ use std::sync::Arc;
 use axum::{Router, routing::get};
 use hearth_endpoint::RumaRoutes;
 use hearth_engine::Engine;
+use ruma::api::client::session::login;
 
-use crate::server_information;
+use crate::{account, admin_register, device, message, register, room, server_information, session, state};
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
 pub fn routes() -> Router<Arc<Engine>> {
-    Router::new().merge(server())
+    Router::new().merge(server()).merge(accounts()).merge(rooms())
+}
+
+/// Accounts, their tokens and their devices.
+fn accounts() -> Router<Arc<Engine>> {
+    Router::new()
+        .ruma(register::register)
+        .ruma(register::get_username_availability)
+        .ruma(session::get_login_types)
+        .ruma_paths::<login::v3::Request, _, _>(session::login)
+        .ruma(session::logout)
+        .ruma(session::logout_all)
+        .ruma(session::refresh_token)
+        .ruma(account::whoami)
+        .ruma(account::change_password)
+        .ruma(account::deactivate)
+        .ruma(device::get_devices)
+        .ruma(device::get_device)
+        .ruma(device::update_device)
+        .ruma(device::delete_device)
+        .ruma(device::delete_devices)
+        .route(
+            admin_register::PATH,
+            get(admin_register::nonce).post(admin_register::register),
+        )
+}
+
+/// Rooms: who is in them, what is said in them, and their state.
+fn rooms() -> Router<Arc<Engine>> {
+    Router::new()
+        .ruma(room::create_room)
+        .ruma(room::joined_rooms)
+        .ruma(room::join_room_by_id)
+        .ruma(room::leave_room)
+        .ruma(room::forget_room)
+        .ruma(room::invite_user)
+        .ruma(room::kick_user)
+        .ruma(room::ban_user)
+        .ruma(room::unban_user)
+        .ruma(message::send_message_event)
+        .ruma(message::redact_event)
+        .ruma(message::get_message_events)
+        .ruma(message::get_room_event)
+        .ruma(state::send_state_event)
+        .ruma(state::get_state_event_for_key)
+        .ruma(state::get_state_events)
+        .ruma(state::get_member_events)
+        .ruma(state::joined_members)
 }
 
 /// What the server is.
