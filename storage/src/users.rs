@@ -1,35 +1,44 @@
 //! Interned user IDs.
 
-use crate::{Connection, Result, UserNid};
+use crate::{Connection, Result, StorageError, UserNid};
 
 /// The number of `user_id`, given now if it has none.
 pub async fn intern(connection: &mut Connection, user_id: &str) -> Result<UserNid> {
     if let Some(user_nid) = find(connection, user_id).await? {
         return Ok(user_nid);
     }
-    // The update that changes nothing makes RETURNING answer when another transaction was first.
-    let row = sqlx::query!(
-        "INSERT INTO users (user_id) VALUES ($1)
-         ON CONFLICT ON CONSTRAINT users_user_id_key DO UPDATE SET user_id = excluded.user_id
-         RETURNING user_nid",
+    // An update that changes nothing would make RETURNING answer when another transaction was first, but its lock would
+    // hold up the committer, whose rows refer to this one, for as long as this transaction goes on.
+    sqlx::query!(
+        "INSERT INTO users (user_id) VALUES ($1) ON CONFLICT ON CONSTRAINT users_user_id_key DO NOTHING",
         user_id
     )
-    .fetch_one(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(UserNid(row.user_nid))
+    find(connection, user_id)
+        .await?
+        .ok_or_else(|| StorageError::Damaged(format!("{user_id} has no number")))
 }
 
 /// The number of `user_id`, if it has one.
 pub async fn find(connection: &mut Connection, user_id: &str) -> Result<Option<UserNid>> {
-    let row = sqlx::query!("SELECT user_nid FROM users WHERE user_id = $1", user_id).fetch_optional(connection).await?;
+    let row = sqlx::query!("SELECT user_nid FROM users WHERE user_id = $1", user_id)
+        .fetch_optional(connection)
+        .await?;
     Ok(row.map(|row| UserNid(row.user_nid)))
 }
 
 /// The user IDs of `user_nids`, in no order.
 pub async fn by_nids(connection: &mut Connection, user_nids: &[UserNid]) -> Result<Vec<(UserNid, String)>> {
     let nids: Vec<i64> = user_nids.iter().map(|nid| nid.0).collect();
-    let rows = sqlx::query!("SELECT user_nid, user_id FROM users WHERE user_nid = ANY($1)", &nids)
-        .fetch_all(connection)
-        .await?;
-    Ok(rows.into_iter().map(|row| (UserNid(row.user_nid), row.user_id)).collect())
+    let rows = sqlx::query!(
+        "SELECT user_nid, user_id FROM users WHERE user_nid = ANY($1)",
+        &nids
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (UserNid(row.user_nid), row.user_id))
+        .collect())
 }

@@ -27,8 +27,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a committer would wait seconds for, it waits a moment for.
 pub const HASTE: Patience = Patience {
-    statement: Duration::from_millis(1500),
-    away: Duration::from_millis(600),
+    statement: Duration::from_millis(3000),
+    away: Duration::from_millis(1500),
     idle: Duration::from_millis(300),
 };
 
@@ -183,15 +183,24 @@ impl Ground {
             .expect("the fence can be held");
         let first = self.queue(Change::of(Fact::Account(self.user))).await;
         self.eventually("a commit that waits", async || {
-            let mut connection = self.db.acquire().await.expect("the database answers");
-            let waiting = sqlx::query_scalar::<_, i64>(
-                "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'SELECT commit_batch%'",
-            );
-            waiting.fetch_one(&mut *connection).await.expect("activity can be read") > 0
+            self.waits_for_lock("SELECT commit_batch%").await
         })
         .await;
         Held { lock, first }
+    }
+
+    /// Whether a statement like that waits for another transaction.
+    pub async fn waits_for_lock(&self, statement: &str) -> bool {
+        let mut connection = self.db.acquire().await.expect("the database answers");
+        let waits = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity
+                            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE $1)",
+        );
+        waits
+            .bind(statement)
+            .fetch_one(&mut *connection)
+            .await
+            .expect("activity can be read")
     }
 
     /// The IDs of all live events in the order of their positions.

@@ -2,9 +2,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use hearth_storage::{interned, users};
+use hearth_storage::{
+    interned,
+    log::{Change, Fact},
+    users,
+};
 
-use super::ground::{Dice, Ground};
+use super::ground::{Dice, Ground, HASTE};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_who_intern_the_same_names_at_once_get_the_same_numbers() {
@@ -69,6 +73,38 @@ async fn many_who_intern_the_same_names_at_once_get_the_same_numbers() {
         assert_eq!(numbers.len(), names, "no number stands for two");
     }
     Arc::into_inner(ground).expect("the tasks are gone").end().await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_interned_a_user_holds_up_no_commit() {
+    let ground = Ground::new().await;
+    let mut first = ground.db.begin().await.expect("the database answers");
+    let mut second = ground.db.begin().await.expect("the database answers");
+    let user_nid = users::intern(&mut first, "@carol:example.org")
+        .await
+        .expect("interned");
+    // The second waits for the first, finds the name taken, and stays open.
+    let waiting = tokio::spawn(async move {
+        let found = users::intern(&mut second, "@carol:example.org")
+            .await
+            .expect("interned");
+        (second, found)
+    });
+    ground
+        .eventually("the second to wait", async || {
+            ground.waits_for_lock("INSERT INTO users%").await
+        })
+        .await;
+    first.commit().await.expect("it is kept");
+    let (second, found) = waiting.await.expect("it is let go");
+    assert_eq!(found, user_nid);
+    let change = Change::of(Fact::Account(user_nid));
+    let committed = tokio::time::timeout(HASTE.statement, ground.committer.commit(change)).await;
+    committed
+        .expect("nothing is in its way")
+        .expect("it is committed");
+    drop(second);
+    ground.end().await;
 }
 
 #[tokio::test]
