@@ -4,6 +4,14 @@
 //! outcome. Rules are the engine's; which of its refusals has which of the spec's codes is in `endpoint/src/refusals.rs`.
 
 mod account;
+mod account_data;
+mod alias;
+mod filter;
+mod profile;
+mod read_marker;
+mod receipt;
+mod requests;
+mod typing;
 mod admin_register;
 mod device;
 mod register;
@@ -13,6 +21,7 @@ mod message;
 mod routes;
 mod server_information;
 mod session;
+mod sync;
 
 use std::sync::Arc;
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::{Router, routing::get};
 use hearth_endpoint::RumaRoutes;
 use hearth_engine::Engine;
-use ruma::api::client::session::login;
+use ruma::api::client::{filter::get_filter, session::login};
 
-use crate::{account, admin_register, device, message, register, room, server_information, session, state};
+use crate::{account, account_data, admin_register, alias, device, filter, message, profile, read_marker, receipt, register, room, server_information, session, state, sync, typing};
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
 pub fn routes() -> Router<Arc<Engine>> {
-    Router::new().merge(server()).merge(accounts()).merge(rooms())
+    Router::new().merge(server()).merge(accounts()).merge(rooms()).merge(aliases()).merge(user_data())
 }
 
 /// Accounts, their tokens and their devices.
@@ -44,6 +44,7 @@ fn rooms() -> Router<Arc<Engine>> {
         .ruma(room::create_room)
         .ruma(room::joined_rooms)
         .ruma(room::join_room_by_id)
+        .ruma(room::join_room_by_id_or_alias)
         .ruma(room::leave_room)
         .ruma(room::forget_room)
         .ruma(room::invite_user)
@@ -54,11 +55,39 @@ fn rooms() -> Router<Arc<Engine>> {
         .ruma(message::redact_event)
         .ruma(message::get_message_events)
         .ruma(message::get_room_event)
+        .ruma(sync::sync_events)
         .ruma(state::send_state_event)
         .ruma(state::get_state_event_for_key)
         .ruma(state::get_state_events)
         .ruma(state::get_member_events)
         .ruma(state::joined_members)
+}
+
+/// Room aliases.
+fn aliases() -> Router<Arc<Engine>> {
+    Router::new()
+        .ruma(alias::get_alias)
+        .ruma(alias::create_alias)
+        .ruma(alias::delete_alias)
+        .ruma(alias::aliases)
+}
+
+/// What users keep for themselves, and tell of themselves.
+fn user_data() -> Router<Arc<Engine>> {
+    Router::new()
+        .ruma(profile::get_profile)
+        .ruma(profile::get_profile_field)
+        .ruma(profile::set_profile_field)
+        .ruma(profile::delete_profile_field)
+        .ruma(account_data::get_global_account_data)
+        .ruma(account_data::set_global_account_data)
+        .ruma(account_data::get_room_account_data)
+        .ruma(account_data::set_room_account_data)
+        .ruma(filter::create_filter)
+        .ruma_paths::<get_filter::v3::Request, _, _>(filter::get_filter)
+        .ruma(typing::create_typing_event)
+        .ruma(receipt::create_receipt)
+        .ruma(read_marker::set_read_marker)
 }
 
 /// What the server is.

@@ -5,6 +5,10 @@
 //! joined there, and because a room refuses other servers for the same reasons as it does clients.
 
 mod accounts;
+mod aliases;
+mod rooms;
+mod sync;
+mod user_data;
 
 use hearth_engine::{Error, accounts::AuthenticateError};
 

@@ -15,9 +15,12 @@ use crate::{
     interner::Interner,
     log::{Log, follow},
     notices,
+    filters::Filters,
     profiles::propagate::{self, Propagations},
+    receipts::Turns,
     rooms::Rooms,
     transactions::Transactions,
+    typing::Typing,
     users::Users,
     waiting::Waiting,
 };
@@ -40,6 +43,8 @@ pub struct Engine {
     pub accounts: Arc<Accounts>,
     /// The log.
     pub log: Log,
+    /// Who is typing where.
+    pub typing: Typing,
     /// Cancelled when the server shuts down: whoever waits returns with what there is.
     pub shutdown: CancellationToken,
     pub(crate) signing_key: SigningKey,
@@ -51,6 +56,8 @@ pub struct Engine {
     pub(crate) transactions: Transactions,
     pub(crate) waiting: Waiting,
     pub(crate) propagations: Propagations,
+    pub(crate) receipt_turns: Turns,
+    pub(crate) filters: Filters,
 }
 
 /// What the engine is given of the outside.
@@ -110,6 +117,9 @@ impl Engine {
             transactions: Transactions::new(),
             waiting: Waiting::default(),
             propagations: Propagations::new(),
+            receipt_turns: Turns::new(),
+            filters: Filters::new(),
+            typing: Typing::new(&*entropy),
             shutdown: CancellationToken::new(),
             config,
             db,

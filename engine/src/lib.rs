@@ -6,18 +6,26 @@
 //!
 //! Its verbs are free functions over an [`Engine`]: `accounts::login::login(&engine, …)`.
 
+pub mod account_data;
 pub mod accounts;
+pub mod aliases;
 mod config;
 mod engine;
 mod error;
 pub mod events;
+pub mod filters;
 mod interner;
 pub mod log;
 mod notices;
 mod outside;
+pub mod profiles;
+pub mod receipts;
 pub mod rooms;
 mod signing;
+pub mod sync;
+pub mod tokens;
 mod transactions;
+pub mod typing;
 pub mod users;
 mod waiting;
 

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use hearth_storage::{
     Database, Position, StorageError,
-    log::{Change, CommitError, Committer, CommitterStatus, LogTail, Outcome, Slot, TailReceiver},
+    log::{self, Change, CommitError, Committer, CommitterStatus, LogTail, Outcome, Slot, TailReceiver},
 };
 use tokio::sync::watch;
+
+use crate::{Engine, Error, tokens::SyncToken};
 
 pub(crate) use follow::follow;
 pub(crate) use recent::{RecentLog, Subject};
@@ -92,7 +94,26 @@ impl Log {
         Ok(committed.position)
     }
 
-    fn set_head(&self, head: LogHead) {
+    pub(crate) fn set_head(&self, head: LogHead) {
         self.applied.send_replace(head);
     }
+}
+
+/// The position in the present log of a token, and whether it was cut back: one of an earlier generation may be ahead
+/// of where the log parted from it.
+pub(crate) async fn position_of(
+    engine: &Engine,
+    token: &SyncToken,
+    head: LogHead,
+) -> Result<(Position, bool), Error> {
+    let mut position = token.position;
+    if token.generation < head.generation {
+        let mut connection = engine.db.acquire().await?;
+        if let Some(parted_at) = log::parted_at(&mut connection, token.generation).await? {
+            position = position.min(parted_at);
+        }
+    }
+    // Ahead of the log in its own generation: the end was lost where nobody noticed, or the token is made up.
+    position = position.min(head.position);
+    Ok((position, position < token.position))
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use hearth_storage::{
-    EventNid, Position, RoomNid, UserNid,
+    EventNid, Position, RoomNid, UserNid, account_data,
     log::{self, AccountData, Membership, MembershipChange},
     memberships,
 };
@@ -38,8 +38,10 @@ pub struct UserRoom {
 pub struct User {
     /// Every room with a membership of theirs.
     pub rooms: HashMap<RoomNid, UserRoom>,
-    /// Nothing in their account data is newer than this, where it is known.
-    pub account_data: Option<Position>,
+    /// The position of the newest change of a membership.
+    pub newest: Position,
+    /// The position of their newest account data.
+    pub account_data: Position,
 }
 
 #[derive(Debug, Clone)]
@@ -94,7 +96,7 @@ impl Users {
         let Some(holder) = self.cache.get(&data.user_nid) else { return };
         match &mut *holder.0.lock() {
             State::Loading(_, newest) => *newest = Some(position),
-            State::Loaded(user, _) => Arc::make_mut(user).account_data = Some(position),
+            State::Loaded(user, _) => Arc::make_mut(user).account_data = position,
         }
     }
 }
@@ -111,6 +113,7 @@ fn set(user: &mut User, position: Position, change: &MembershipChange) {
         stripped_state: change.stripped_state.clone(),
     };
     user.rooms.insert(change.room_nid, room);
+    user.newest = user.newest.max(position);
 }
 
 /// What the log says of a user, at least up to now.
@@ -131,14 +134,15 @@ pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error
     let mut transaction = engine.db.begin_read().await?;
     let (_, loaded_at) = log::head(&mut transaction).await?;
     let stored = memberships::of_user(&mut transaction, user_nid).await?;
+    let account_data = account_data::newest(&mut transaction, user_nid).await?;
     drop(transaction);
-    let mut user = User { rooms: HashMap::with_capacity(stored.len()), account_data: None };
+    let mut user = User { rooms: HashMap::with_capacity(stored.len()), newest: Position(0), account_data };
     for row in stored {
         set(&mut user, row.position, &row.membership);
     }
     let mut state = holder.0.lock();
     if let State::Loading(pending, newest) = &mut *state {
-        user.account_data = *newest;
+        user.account_data = user.account_data.max(newest.unwrap_or_default());
         for (position, change) in pending.iter().filter(|(position, _)| *position > loaded_at) {
             set(&mut user, *position, change);
         }

@@ -76,9 +76,11 @@ COMMENT ON COLUMN state_keys.state_key IS 'The state key, UTF-8; bytes because a
 CREATE TABLE rooms (
     room_nid bigint CONSTRAINT rooms_pkey PRIMARY KEY,
     room_id text NOT NULL CONSTRAINT rooms_room_id_key UNIQUE,
-    room_version text NOT NULL
+    room_version text NOT NULL,
+    published boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE rooms IS 'Rooms known here.';
+COMMENT ON COLUMN rooms.published IS 'Whether the room is in the directory of published rooms.';
 COMMENT ON COLUMN rooms.room_nid IS 'The number that stands for the room ID in every other table.';
 COMMENT ON COLUMN rooms.room_id IS 'The room ID.';
 COMMENT ON COLUMN rooms.room_version IS 'The version in the create event.';
@@ -269,7 +271,7 @@ COMMENT ON COLUMN aliases.creator_nid IS 'Who made it, and may delete it.';
 COMMENT ON COLUMN aliases.created_at IS 'When, in milliseconds.';
 
 -- The rows of a batch, as the committer hands them over (storage/src/log/rows.rs).
-CREATE TYPE batch_room AS (room_nid bigint, room_id text, room_version text);
+CREATE TYPE batch_room AS (room_nid bigint, room_id text, room_version text, published boolean);
 CREATE TYPE batch_head AS (room_nid bigint, sequence_before bigint, sequence bigint, forward_extremities bigint[], state_nid bigint);
 CREATE TYPE batch_event AS (event_nid bigint, room_nid bigint, sequence bigint, "position" bigint, type_nid bigint, key_nid bigint,
     sender_nid bigint, state_after bigint, origin_server_ts bigint, sub integer, status smallint, event_id bytea, pdu bytea);
@@ -303,7 +305,7 @@ BEGIN
         RAISE EXCEPTION 'the log has moved on without this committer' USING ERRCODE = 'HE001';
     END IF;
     IF cardinality(p_rooms) > 0 THEN
-        INSERT INTO rooms (room_nid, room_id, room_version) SELECT r.* FROM unnest(p_rooms) r;
+        INSERT INTO rooms (room_nid, room_id, room_version, published) SELECT r.* FROM unnest(p_rooms) r;
     END IF;
     IF cardinality(p_heads) > 0 THEN
         -- A room that has no head yet stands at 0.

@@ -50,3 +50,11 @@ pub async fn find(
     .await?;
     Ok(content.map(text))
 }
+
+/// The position of the newest account data of a user; 0 if there is none.
+pub async fn newest(connection: &mut Connection, user_nid: UserNid) -> Result<Position> {
+    let newest = sqlx::query_scalar!("SELECT max(position) FROM account_data WHERE user_nid = $1", user_nid.0)
+        .fetch_one(connection)
+        .await?;
+    Ok(Position(newest.unwrap_or(0)))
+}

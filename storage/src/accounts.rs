@@ -39,7 +39,9 @@ pub struct Account {
 impl std::fmt::Debug for Account {
     /// Leaves the password hash out: it must not reach a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Account").field("user_id", &self.user_id).finish_non_exhaustive()
+        f.debug_struct("Account")
+            .field("user_id", &self.user_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,7 +108,11 @@ pub async fn hold_unchanged(
 }
 
 /// Gives an account in use another password hash. `false`: there is none, or it is deactivated.
-pub async fn set_password_hash(connection: &mut Connection, user_nid: UserNid, password_hash: &str) -> Result<bool> {
+pub async fn set_password_hash(
+    connection: &mut Connection,
+    user_nid: UserNid,
+    password_hash: &str,
+) -> Result<bool> {
     let done = sqlx::query!(
         "UPDATE accounts SET password_hash = $2 WHERE user_nid = $1 AND deactivated_at IS NULL",
         user_nid.0,
@@ -157,16 +163,23 @@ pub async fn deactivate(
 
 /// The deactivated accounts that may still be in rooms.
 pub async fn leaving_rooms(connection: &mut Connection) -> Result<Vec<(UserNid, String)>> {
-    let rows = sqlx::query!("SELECT user_nid, user_id FROM accounts JOIN users USING (user_nid) WHERE leaves_rooms")
-        .fetch_all(connection)
-        .await?;
-    Ok(rows.into_iter().map(|row| (UserNid(row.user_nid), row.user_id)).collect())
+    let rows =
+        sqlx::query!("SELECT user_nid, user_id FROM accounts JOIN users USING (user_nid) WHERE leaves_rooms")
+            .fetch_all(connection)
+            .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (UserNid(row.user_nid), row.user_id))
+        .collect())
 }
 
 /// Notes that a deactivated account has left its rooms.
 pub async fn has_left_rooms(connection: &mut Connection, user_nid: UserNid) -> Result<()> {
-    sqlx::query!("UPDATE accounts SET leaves_rooms = false WHERE user_nid = $1", user_nid.0)
-        .execute(connection)
-        .await?;
+    sqlx::query!(
+        "UPDATE accounts SET leaves_rooms = false WHERE user_nid = $1",
+        user_nid.0
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }

@@ -56,9 +56,12 @@ pub async fn find_or_insert(
 
 /// Locks a device until the transaction ends, so that its tokens change one at a time. `false`: it is gone.
 pub async fn lock(connection: &mut Connection, device_nid: DeviceNid) -> Result<bool> {
-    let row = sqlx::query!("SELECT device_nid FROM devices WHERE device_nid = $1 FOR UPDATE", device_nid.0)
-        .fetch_optional(connection)
-        .await?;
+    let row = sqlx::query!(
+        "SELECT device_nid FROM devices WHERE device_nid = $1 FOR UPDATE",
+        device_nid.0
+    )
+    .fetch_optional(connection)
+    .await?;
     Ok(row.is_some())
 }
 
@@ -120,7 +123,10 @@ pub async fn delete(
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| (DeviceNid(row.device_nid), row.device_id)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (DeviceNid(row.device_nid), row.device_id))
+        .collect())
 }
 
 /// Deletes all of the user's devices but `except`, with their tokens.
@@ -136,15 +142,24 @@ pub async fn delete_all(
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| (DeviceNid(row.device_nid), row.device_id)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (DeviceNid(row.device_nid), row.device_id))
+        .collect())
 }
 
 /// Writes down when and where devices were seen. A device that is gone is passed over.
 pub async fn note_seen(connection: &mut Connection, sightings: &[Sighting]) -> Result<()> {
     let device_nids: Vec<i64> = sightings.iter().map(|sighting| sighting.device_nid.0).collect();
     let seen_at: Vec<i64> = sightings.iter().map(|sighting| sighting.seen_at).collect();
-    let addresses: Vec<Option<&str>> = sightings.iter().map(|sighting| sighting.address.as_deref()).collect();
-    let user_agents: Vec<Option<&str>> = sightings.iter().map(|sighting| sighting.user_agent.as_deref()).collect();
+    let addresses: Vec<Option<&str>> = sightings
+        .iter()
+        .map(|sighting| sighting.address.as_deref())
+        .collect();
+    let user_agents: Vec<Option<&str>> = sightings
+        .iter()
+        .map(|sighting| sighting.user_agent.as_deref())
+        .collect();
     sqlx::query!(
         "UPDATE devices SET last_seen_at = seen.seen_at,
              last_seen_address = coalesce(seen.address, last_seen_address),

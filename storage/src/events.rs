@@ -49,6 +49,7 @@ struct Row {
     sender_nid: i64,
     state_after: Option<i64>,
     origin_server_ts: i64,
+    replaces: Option<i64>,
     pdu: Vec<u8>,
     redacted_by: Option<i64>,
     device_nid: Option<i64>,
@@ -69,6 +70,7 @@ impl From<Row> for StoredEvent {
                 sender_nid: UserNid(row.sender_nid),
                 state_after: StateNid(row.state_after.unwrap_or(0)),
                 origin_server_ts: row.origin_server_ts,
+                replaces: row.replaces.map(EventNid),
                 pdu: text(row.pdu),
                 transaction: transaction.map(|(device_nid, txn_id)| (DeviceNid(device_nid), text(txn_id))),
             },
@@ -87,10 +89,12 @@ macro_rules! select_events {
                       e.sequence AS "sequence?", e.sub AS "sub!", e.position AS "position?", e.type_nid AS "type_nid!",
                       e.key_nid AS "key_nid?", e.sender_nid AS "sender_nid!", e.state_after AS "state_after?",
                       e.origin_server_ts AS "origin_server_ts!", e.pdu AS "pdu!", r.redaction_nid AS "redacted_by?",
-                      t.device_nid AS "device_nid?", t.txn_id AS "txn_id?"
+                      t.device_nid AS "device_nid?", t.txn_id AS "txn_id?", c.old_event_nid AS "replaces?"
                FROM events e
                LEFT JOIN redactions r ON r.event_nid = e.event_nid
-               LEFT JOIN client_transactions t ON t.event_nid = e.event_nid "# + $tail,
+               LEFT JOIN client_transactions t ON t.event_nid = e.event_nid
+               LEFT JOIN state_changes c
+                   ON c.room_nid = e.room_nid AND c.key_nid = e.key_nid AND c.position = e.position "# + $tail,
             $($argument),*
         )
         .fetch_all($connection)

@@ -6,7 +6,12 @@ use crate::{Connection, Result};
 const CLEARED_AT_ONCE: i64 = 10;
 
 /// Adds a nonce, and clears away a few that expired before `now`.
-pub async fn insert(connection: &mut Connection, nonce_hash: &[u8; 32], now: i64, expires_at: i64) -> Result<()> {
+pub async fn insert(
+    connection: &mut Connection,
+    nonce_hash: &[u8; 32],
+    now: i64,
+    expires_at: i64,
+) -> Result<()> {
     sqlx::query!(
         "WITH void AS (
              DELETE FROM registration_nonces WHERE nonce_hash IN (

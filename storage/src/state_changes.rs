@@ -2,19 +2,20 @@
 
 use crate::{Connection, EventNid, KeyNid, Position, Result, RoomNid, log::StateChange};
 
-/// The changes of some keys of a room up to `upto`, oldest first.
+/// All that some keys have been in some rooms, up to `upto`: room, position and change, oldest first.
 pub async fn of_keys(
     connection: &mut Connection,
-    room_nid: RoomNid,
+    room_nids: &[RoomNid],
     key_nids: &[KeyNid],
     upto: Position,
-) -> Result<Vec<(Position, StateChange)>> {
-    let nids: Vec<i64> = key_nids.iter().map(|nid| nid.0).collect();
+) -> Result<Vec<(RoomNid, Position, StateChange)>> {
+    let rooms: Vec<i64> = room_nids.iter().map(|nid| nid.0).collect();
+    let keys: Vec<i64> = key_nids.iter().map(|nid| nid.0).collect();
     let rows = sqlx::query!(
-        "SELECT position, key_nid, old_event_nid, new_event_nid FROM state_changes
-         WHERE room_nid = $1 AND key_nid = ANY($2) AND position <= $3 ORDER BY position",
-        room_nid.0,
-        &nids,
+        "SELECT room_nid, position, key_nid, old_event_nid, new_event_nid FROM state_changes
+         WHERE room_nid = ANY($1) AND key_nid = ANY($2) AND position <= $3 ORDER BY position",
+        &rooms,
+        &keys,
         upto.0
     )
     .fetch_all(connection)
@@ -25,7 +26,7 @@ pub async fn of_keys(
             old: row.old_event_nid.map(EventNid),
             new: row.new_event_nid.map(EventNid),
         };
-        (Position(row.position), change)
+        (RoomNid(row.room_nid), Position(row.position), change)
     });
     Ok(changes.collect())
 }
@@ -57,6 +58,34 @@ pub async fn between(
             new: row.new_event_nid.map(EventNid),
         };
         (RoomNid(row.room_nid), change)
+    });
+    Ok(changes.collect())
+}
+
+/// For many rooms, every change at its position or later, oldest first.
+pub async fn onwards(
+    connection: &mut Connection,
+    rooms: &[(RoomNid, Position)],
+) -> Result<Vec<(RoomNid, Position, StateChange)>> {
+    let nids: Vec<i64> = rooms.iter().map(|room| room.0.0).collect();
+    let from: Vec<i64> = rooms.iter().map(|room| room.1.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT c.room_nid, c.position, c.key_nid, c.old_event_nid, c.new_event_nid
+           FROM unnest($1::bigint[], $2::bigint[]) AS room (room_nid, from_position)
+           JOIN state_changes c ON c.room_nid = room.room_nid AND c.position >= room.from_position
+           ORDER BY c.position"#,
+        &nids,
+        &from
+    )
+    .fetch_all(connection)
+    .await?;
+    let changes = rows.into_iter().map(|row| {
+        let change = StateChange {
+            key_nid: KeyNid(row.key_nid),
+            old: row.old_event_nid.map(EventNid),
+            new: row.new_event_nid.map(EventNid),
+        };
+        (RoomNid(row.room_nid), Position(row.position), change)
     });
     Ok(changes.collect())
 }

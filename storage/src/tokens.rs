@@ -115,10 +115,19 @@ pub async fn find_refresh(connection: &mut Connection, hash: &TokenHash) -> Resu
 
 /// Ends the issues before `issue`: their refresh tokens are deleted, and their access tokens expire at `now`. These
 /// stay until [`delete_before`], so that a request still under way is told to refresh rather than logged out.
-pub async fn expire_before(connection: &mut Connection, device_nid: DeviceNid, issue: i32, now: i64) -> Result<()> {
-    sqlx::query!("DELETE FROM refresh_tokens WHERE device_nid = $1 AND issue < $2", device_nid.0, issue)
-        .execute(&mut *connection)
-        .await?;
+pub async fn expire_before(
+    connection: &mut Connection,
+    device_nid: DeviceNid,
+    issue: i32,
+    now: i64,
+) -> Result<()> {
+    sqlx::query!(
+        "DELETE FROM refresh_tokens WHERE device_nid = $1 AND issue < $2",
+        device_nid.0,
+        issue
+    )
+    .execute(&mut *connection)
+    .await?;
     sqlx::query!(
         "UPDATE access_tokens SET expires_at = least(expires_at, $3) WHERE device_nid = $1 AND issue < $2",
         device_nid.0,
@@ -132,22 +141,38 @@ pub async fn expire_before(connection: &mut Connection, device_nid: DeviceNid, i
 
 /// Deletes the tokens of the issues before `issue`.
 pub async fn delete_before(connection: &mut Connection, device_nid: DeviceNid, issue: i32) -> Result<()> {
-    sqlx::query!("DELETE FROM refresh_tokens WHERE device_nid = $1 AND issue < $2", device_nid.0, issue)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query!("DELETE FROM access_tokens WHERE device_nid = $1 AND issue < $2", device_nid.0, issue)
-        .execute(connection)
-        .await?;
+    sqlx::query!(
+        "DELETE FROM refresh_tokens WHERE device_nid = $1 AND issue < $2",
+        device_nid.0,
+        issue
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM access_tokens WHERE device_nid = $1 AND issue < $2",
+        device_nid.0,
+        issue
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
 /// Deletes the tokens of the issues after `issue`.
 pub async fn delete_after(connection: &mut Connection, device_nid: DeviceNid, issue: i32) -> Result<()> {
-    sqlx::query!("DELETE FROM refresh_tokens WHERE device_nid = $1 AND issue > $2", device_nid.0, issue)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query!("DELETE FROM access_tokens WHERE device_nid = $1 AND issue > $2", device_nid.0, issue)
-        .execute(connection)
-        .await?;
+    sqlx::query!(
+        "DELETE FROM refresh_tokens WHERE device_nid = $1 AND issue > $2",
+        device_nid.0,
+        issue
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM access_tokens WHERE device_nid = $1 AND issue > $2",
+        device_nid.0,
+        issue
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }

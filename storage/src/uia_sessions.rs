@@ -43,7 +43,11 @@ pub async fn insert(
 }
 
 /// The session with this hash, unless it expired before `now`.
-pub async fn find(connection: &mut Connection, session_hash: &[u8; 32], now: i64) -> Result<Option<UiaSession>> {
+pub async fn find(
+    connection: &mut Connection,
+    session_hash: &[u8; 32],
+    now: i64,
+) -> Result<Option<UiaSession>> {
     let session = sqlx::query_as!(
         UiaSession,
         "SELECT operation, completed FROM uia_sessions WHERE session_hash = $1 AND expires_at > $2",
@@ -86,8 +90,11 @@ pub async fn count_failure(connection: &mut Connection, session_hash: &[u8; 32])
 
 /// Deletes a session. `false`: it was gone.
 pub async fn delete(connection: &mut Connection, session_hash: &[u8; 32]) -> Result<bool> {
-    let done = sqlx::query!("DELETE FROM uia_sessions WHERE session_hash = $1", session_hash.as_slice())
-        .execute(connection)
-        .await?;
+    let done = sqlx::query!(
+        "DELETE FROM uia_sessions WHERE session_hash = $1",
+        session_hash.as_slice()
+    )
+    .execute(connection)
+    .await?;
     Ok(done.rows_affected() == 1)
 }

@@ -70,12 +70,21 @@ pub async fn nonce(engine: &Engine) -> Result<String, AdminRegisterError> {
     let nonce = engine.entropy.alphanumeric(64);
     let now = engine.clock.now_ms();
     let mut connection = engine.db.acquire().await?;
-    registration_nonces::insert(&mut connection, &secrets::hash(&nonce), now, now + NONCE_LIFETIME_MS).await?;
+    registration_nonces::insert(
+        &mut connection,
+        &secrets::hash(&nonce),
+        now,
+        now + NONCE_LIFETIME_MS,
+    )
+    .await?;
     Ok(nonce)
 }
 
 /// Registers a user on the word of somebody who knows the shared secret.
-pub async fn register(engine: &Engine, registration: AdminRegistration) -> Result<Registered, AdminRegisterError> {
+pub async fn register(
+    engine: &Engine,
+    registration: AdminRegistration,
+) -> Result<Registered, AdminRegisterError> {
     let secret = secret(engine)?;
     if registration.username.contains('\0') || registration.password.as_bytes().contains(&0) {
         return Err(AdminRegisterError::Nul);
@@ -100,19 +109,32 @@ pub async fn register(engine: &Engine, registration: AdminRegistration) -> Resul
 }
 
 fn secret(engine: &Engine) -> Result<&str, AdminRegisterError> {
-    engine.config.registration.shared_secret.as_deref().ok_or(AdminRegisterError::Off)
+    engine
+        .config
+        .registration
+        .shared_secret
+        .as_deref()
+        .ok_or(AdminRegisterError::Off)
 }
 
 fn is_authentic(secret: &str, registration: &AdminRegistration) -> bool {
-    let Ok(mac) = decode_hex(&registration.mac) else { return false };
-    let Ok(mut hmac) = Hmac::<Sha1>::new_from_slice(secret.as_bytes()) else { return false };
+    let Ok(mac) = decode_hex(&registration.mac) else {
+        return false;
+    };
+    let Ok(mut hmac) = Hmac::<Sha1>::new_from_slice(secret.as_bytes()) else {
+        return false;
+    };
     hmac.update(registration.nonce.as_bytes());
     hmac.update(b"\0");
     hmac.update(registration.username.as_bytes());
     hmac.update(b"\0");
     hmac.update(registration.password.as_bytes());
     hmac.update(b"\0");
-    hmac.update(if registration.is_admin { b"admin" } else { b"notadmin" });
+    hmac.update(if registration.is_admin {
+        b"admin"
+    } else {
+        b"notadmin"
+    });
     if let Some(user_type) = &registration.user_type {
         hmac.update(b"\0");
         hmac.update(user_type.as_bytes());
@@ -128,7 +150,12 @@ fn decode_hex(hex: &str) -> Result<[u8; 20], ()> {
     }
     let mut bytes = [0; 20];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()).ok_or(());
+        let digit = |digit: u8| {
+            char::from(digit)
+                .to_digit(16)
+                .and_then(|value| u8::try_from(value).ok())
+                .ok_or(())
+        };
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Ok(bytes)

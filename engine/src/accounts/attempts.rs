@@ -30,7 +30,10 @@ impl Attempts {
     pub(crate) fn new(entropy: &dyn Entropy) -> Self {
         let mut seed = [0; 16];
         entropy.fill(&mut seed);
-        Self { seed, empty_at: (0..SLOTS).map(|_| AtomicI64::new(0)).collect() }
+        Self {
+            seed,
+            empty_at: (0..SLOTS).map(|_| AtomicI64::new(0)).collect(),
+        }
     }
 
     /// Counts an attempt on `name` at `now`, in milliseconds. `Err`: one too many, with the milliseconds to wait.
@@ -53,7 +56,10 @@ impl Attempts {
     }
 
     fn slot(&self, name: &str) -> &AtomicI64 {
-        let hash = Sha256::new().chain_update(self.seed).chain_update(name).finalize();
+        let hash = Sha256::new()
+            .chain_update(self.seed)
+            .chain_update(name)
+            .finalize();
         let slot = usize::from(u16::from_le_bytes([hash[0], hash[1]])) % SLOTS;
         &self.empty_at[slot]
     }

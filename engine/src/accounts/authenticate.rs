@@ -101,14 +101,21 @@ pub async fn authenticate(engine: &Engine, token: &str) -> Result<Requester, Aut
 }
 
 /// Whether `requester` may still ask: for whoever serves one token for long, such as a request that waits.
-pub async fn authenticate_again(engine: &Engine, requester: &Requester) -> Result<Requester, AuthenticateError> {
+pub async fn authenticate_again(
+    engine: &Engine,
+    requester: &Requester,
+) -> Result<Requester, AuthenticateError> {
     by_hash(engine, requester.token).await
 }
 
 async fn by_hash(engine: &Engine, hash: SecretHash) -> Result<Requester, AuthenticateError> {
     let accounts = &engine.accounts;
     let cached = accounts.requesters.get(&hash);
-    let current = cached.filter(|requester| accounts.invalidations.is_current(requester.user_nid, requester.as_of));
+    let current = cached.filter(|requester| {
+        accounts
+            .invalidations
+            .is_current(requester.user_nid, requester.as_of)
+    });
     let requester = match current {
         Some(requester) => requester,
         None => look_up(engine, hash).await?,
@@ -132,7 +139,11 @@ async fn look_up(engine: &Engine, hash: SecretHash) -> Result<Requester, Authent
             continue;
         }
         let requester = remember(engine, hash, token, as_of)?;
-        if engine.accounts.invalidations.is_current(requester.user_nid, as_of) {
+        if engine
+            .accounts
+            .invalidations
+            .is_current(requester.user_nid, as_of)
+        {
             return Ok(requester);
         }
     }
@@ -174,8 +185,16 @@ async fn end_earlier_issues(
     let mut transaction = engine.db.begin().await?;
     devices::lock(&mut transaction, token.device_nid).await?;
     // Before the lock, a second refresh with the old token may have put other tokens in the place of this one.
-    let Some(token) = tokens::find_access(&mut transaction, hash).await? else { return Ok(()) };
-    tokens::expire_before(&mut transaction, token.device_nid, token.issue, engine.clock.now_ms()).await?;
+    let Some(token) = tokens::find_access(&mut transaction, hash).await? else {
+        return Ok(());
+    };
+    tokens::expire_before(
+        &mut transaction,
+        token.device_nid,
+        token.issue,
+        engine.clock.now_ms(),
+    )
+    .await?;
     changes::commit(engine, transaction, token.user_nid).await
 }
 
@@ -193,12 +212,24 @@ mod tests {
 
         let hash = secrets::hash(&token);
         let as_of = engine.accounts.invalidations.now();
-        let read = tokens::find_access(&mut *engine.db.acquire().await.unwrap(), &hash).await.unwrap().unwrap();
+        let read = tokens::find_access(&mut engine.db.acquire().await.unwrap(), &hash)
+            .await
+            .unwrap()
+            .unwrap();
         logout::logout(&engine, &requester).await.unwrap();
         remember(&engine, hash, read, as_of).unwrap();
 
-        assert!(engine.accounts.requesters.get(&hash).is_some(), "the stale answer is in the cache");
-        assert!(matches!(authenticate(&engine, &token).await, Err(AuthenticateError::Unknown)));
-        assert!(matches!(authenticate_again(&engine, &requester).await, Err(AuthenticateError::Unknown)));
+        assert!(
+            engine.accounts.requesters.get(&hash).is_some(),
+            "the stale answer is in the cache"
+        );
+        assert!(matches!(
+            authenticate(&engine, &token).await,
+            Err(AuthenticateError::Unknown)
+        ));
+        assert!(matches!(
+            authenticate_again(&engine, &requester).await,
+            Err(AuthenticateError::Unknown)
+        ));
     }
 }

@@ -16,7 +16,11 @@ use crate::{Engine, Error};
 ///
 /// On a task of its own: a caller that goes away in the middle would leave the change made and the caches as they
 /// were. On an error they are voided too, since the change may have been made all the same.
-pub(super) async fn commit(engine: &Engine, mut transaction: Transaction, user_nid: UserNid) -> Result<(), Error> {
+pub(super) async fn commit(
+    engine: &Engine,
+    mut transaction: Transaction,
+    user_nid: UserNid,
+) -> Result<(), Error> {
     if !engine.log.has_committer() {
         // A process beside the server: the notice goes out with the commit, and the server enters it into the log.
         account_changed(&mut transaction, user_nid).await?;
@@ -30,7 +34,9 @@ pub(super) async fn commit(engine: &Engine, mut transaction: Transaction, user_n
         invalidate(&accounts, user_nid);
         committed.map(|()| slot.queue(Change::of(Fact::Account(user_nid))))
     });
-    let outcome = task.await.unwrap_or_else(|error| Err(StorageError::Damaged(format!("a commit ended: {error}"))));
+    let outcome = task
+        .await
+        .unwrap_or_else(|error| Err(StorageError::Damaged(format!("a commit ended: {error}"))));
     engine.log.settle(outcome?).await?;
     Ok(())
 }

@@ -77,9 +77,17 @@ pub(crate) async fn verify(
         counted.map_err(|retry_after_ms| CredentialsError::TooManyAttempts { retry_after_ms })?;
     }
     let account = find(engine, &meant).await?;
-    let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
-    let is_right = engine.accounts.hashing.verify(&*engine.entropy, password, hash).await?;
-    let Some(account) = account else { return Err(CredentialsError::Wrong) };
+    let hash = account
+        .as_ref()
+        .and_then(|account| account.password_hash.as_deref());
+    let is_right = engine
+        .accounts
+        .hashing
+        .verify(&*engine.entropy, password, hash)
+        .await?;
+    let Some(account) = account else {
+        return Err(CredentialsError::Wrong);
+    };
     if account.deactivated_at.is_some() {
         return Err(CredentialsError::Deactivated);
     }
@@ -105,7 +113,11 @@ async fn renew_hash(
     mut account: accounts::Account,
     password: &Password,
 ) -> Result<accounts::Account, CredentialsError> {
-    let Some(old) = account.password_hash.as_deref().filter(|hash| passwords::is_outdated(hash)) else {
+    let Some(old) = account
+        .password_hash
+        .as_deref()
+        .filter(|hash| passwords::is_outdated(hash))
+    else {
         return Ok(account);
     };
     let new = engine.accounts.hashing.hash(&*engine.entropy, password).await?;

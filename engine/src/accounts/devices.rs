@@ -45,7 +45,11 @@ pub async fn list(engine: &Engine, requester: &Requester) -> Result<Vec<Device>,
 }
 
 /// One of the requester's devices.
-pub async fn get(engine: &Engine, requester: &Requester, device_id: &DeviceId) -> Result<Device, DeviceError> {
+pub async fn get(
+    engine: &Engine,
+    requester: &Requester,
+    device_id: &DeviceId,
+) -> Result<Device, DeviceError> {
     let mut connection = engine.db.acquire().await?;
     // U+0000 would be an error of the database rather than a device that isn't there.
     if device_id.as_str().contains('\0') {
@@ -72,7 +76,14 @@ pub async fn rename(
         return Err(DeviceError::NotFound);
     }
     let mut transaction = engine.db.begin().await?;
-    if !devices::rename(&mut transaction, requester.user_nid, device_id.as_str(), display_name).await? {
+    if !devices::rename(
+        &mut transaction,
+        requester.user_nid,
+        device_id.as_str(),
+        display_name,
+    )
+    .await?
+    {
         return Err(DeviceError::NotFound);
     }
     Ok(changes::commit(engine, transaction, requester.user_nid).await?)
@@ -88,8 +99,11 @@ pub async fn delete(
 ) -> Result<(), DeleteDevicesError> {
     let operation = Operation::delete_devices(requester, device_ids);
     let grant = uia::authorise(engine, &operation, Some(requester), auth).await?;
-    let device_ids: Vec<String> =
-        device_ids.iter().map(ToString::to_string).filter(|device_id| !device_id.contains('\0')).collect();
+    let device_ids: Vec<String> = device_ids
+        .iter()
+        .map(ToString::to_string)
+        .filter(|device_id| !device_id.contains('\0'))
+        .collect();
     let mut transaction = engine.db.begin().await?;
     grant.spend(engine, &operation, &mut transaction).await?;
     devices::delete(&mut transaction, requester.user_nid, &device_ids).await?;

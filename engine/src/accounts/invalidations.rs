@@ -24,7 +24,10 @@ pub(crate) struct Invalidations {
 
 impl Invalidations {
     pub(crate) fn new() -> Self {
-        Self { now: AtomicU64::new(0), last: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
+        Self {
+            now: AtomicU64::new(0),
+            last: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+        }
     }
 
     /// The present moment. Take it before the read whose result is to be cached.

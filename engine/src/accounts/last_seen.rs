@@ -37,7 +37,10 @@ struct Pending {
 
 impl LastSeen {
     pub(crate) fn new() -> Self {
-        Self { pending: Arc::default(), writers: TaskTracker::new() }
+        Self {
+            pending: Arc::default(),
+            writers: TaskTracker::new(),
+        }
     }
 }
 
@@ -47,7 +50,10 @@ pub fn note(engine: &Engine, requester: &Requester, address: Option<IpAddr>, use
     let last = requester.last_seen_at.load(Relaxed);
     // Whoever replaces the old time writes the new one. A clock that jumped back writes, too.
     if (0..INTERVAL_MS).contains(&(now - last))
-        || requester.last_seen_at.compare_exchange(last, now, Relaxed, Relaxed).is_err()
+        || requester
+            .last_seen_at
+            .compare_exchange(last, now, Relaxed, Relaxed)
+            .is_err()
     {
         return;
     }
@@ -55,7 +61,13 @@ pub fn note(engine: &Engine, requester: &Requester, address: Option<IpAddr>, use
         device_nid: requester.device_nid,
         seen_at: now,
         address: address.map(|address| address.to_canonical().to_string()),
-        user_agent: user_agent.map(|agent| agent.chars().filter(|c| *c != '\0').take(MAX_USER_AGENT_CHARS).collect()),
+        user_agent: user_agent.map(|agent| {
+            agent
+                .chars()
+                .filter(|c| *c != '\0')
+                .take(MAX_USER_AGENT_CHARS)
+                .collect()
+        }),
     };
     let last_seen = &engine.accounts.last_seen;
     let mut pending = last_seen.pending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +76,9 @@ pub fn note(engine: &Engine, requester: &Requester, address: Option<IpAddr>, use
     }
     if !pending.has_writer {
         pending.has_writer = true;
-        last_seen.writers.spawn(write(engine.db.clone(), Arc::clone(&last_seen.pending)));
+        last_seen
+            .writers
+            .spawn(write(engine.db.clone(), Arc::clone(&last_seen.pending)));
     }
 }
 

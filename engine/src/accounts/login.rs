@@ -37,7 +37,9 @@ fails_with_storage!(LoginError);
 
 /// Logs a device in. If the user has it already, its earlier tokens end.
 pub async fn login(engine: &Engine, info: LoginInfo, device: DeviceRequest) -> Result<Login, LoginError> {
-    let LoginInfo::Password(info) = info else { return Err(LoginError::UnsupportedType) };
+    let LoginInfo::Password(info) = info else {
+        return Err(LoginError::UnsupportedType);
+    };
     let (device_id, device) = device.with_device_id(engine)?;
     let name = name_in(&info)?.to_owned();
     let account = credentials::verify(engine, &name, &info.password.into()).await?;
@@ -47,7 +49,13 @@ pub async fn login(engine: &Engine, info: LoginInfo, device: DeviceRequest) -> R
     let mut transaction = engine.db.begin().await?;
     // The password was right when it was read. If it was changed while it was checked, which takes a while, a
     // device logged in now would outlive the logout that came with the change.
-    if !accounts::hold_unchanged(&mut transaction, account.user_nid, account.password_hash.as_deref()).await? {
+    if !accounts::hold_unchanged(
+        &mut transaction,
+        account.user_nid,
+        account.password_hash.as_deref(),
+    )
+    .await?
+    {
         return Err(CredentialsError::Wrong.into());
     }
     let (login, replaces_tokens) = logins::open(engine, &mut transaction, user, device_id, &device).await?;

@@ -55,9 +55,15 @@ pub struct InvalidDeviceId;
 
 impl DeviceRequest {
     /// The same with a device ID that is fit for use: the one asked for, or ten random capitals.
-    pub(super) fn with_device_id(mut self, engine: &Engine) -> Result<(OwnedDeviceId, Self), InvalidDeviceId> {
+    pub(super) fn with_device_id(
+        mut self,
+        engine: &Engine,
+    ) -> Result<(OwnedDeviceId, Self), InvalidDeviceId> {
         // Clients that have no device yet are seen to send an empty ID.
-        let asked_for = self.device_id.take().filter(|device_id| !device_id.as_str().is_empty());
+        let asked_for = self
+            .device_id
+            .take()
+            .filter(|device_id| !device_id.as_str().is_empty());
         let device_id = match asked_for {
             None => secrets::letters(&*engine.entropy, 10, true).into(),
             Some(id) if id.as_str().len() > MAX_DEVICE_ID_BYTES || id.as_str().contains(char::is_control) => {
@@ -81,14 +87,30 @@ pub(super) async fn open(
     let (user_id, user_nid) = user;
     let now = engine.clock.now_ms();
     let display_name = request.initial_display_name.as_deref().map(shortened);
-    let (device_nid, is_new) =
-        devices::find_or_insert(connection, user_nid, device_id.as_str(), display_name.as_deref(), now).await?;
+    let (device_nid, is_new) = devices::find_or_insert(
+        connection,
+        user_nid,
+        device_id.as_str(),
+        display_name.as_deref(),
+        now,
+    )
+    .await?;
     if !is_new {
         tokens::delete_after(connection, device_nid, 0).await?;
     }
     let issued = issue(engine, connection, device_nid, 1, request.refreshes).await?;
-    let Issued { access_token, refresh_token, expires_in_ms } = issued;
-    let login = Login { user_id: user_id.to_owned(), device_id, access_token, refresh_token, expires_in_ms };
+    let Issued {
+        access_token,
+        refresh_token,
+        expires_in_ms,
+    } = issued;
+    let login = Login {
+        user_id: user_id.to_owned(),
+        device_id,
+        access_token,
+        refresh_token,
+        expires_in_ms,
+    };
     Ok((login, !is_new))
 }
 
@@ -111,15 +133,30 @@ pub(super) async fn issue(
     let refresh_token = refreshes.then(|| secrets::refresh_token(&*engine.entropy));
     let expires_in_ms = refreshes.then_some(ACCESS_TOKEN_LIFETIME_MS);
     let expires_at = expires_in_ms.map(|expires_in_ms| engine.clock.now_ms() + expires_in_ms);
-    tokens::insert_access(connection, &secrets::hash(&access_token), device_nid, issue, expires_at).await?;
+    tokens::insert_access(
+        connection,
+        &secrets::hash(&access_token),
+        device_nid,
+        issue,
+        expires_at,
+    )
+    .await?;
     if let Some(refresh_token) = &refresh_token {
         tokens::insert_refresh(connection, &secrets::hash(refresh_token), device_nid, issue).await?;
     }
-    Ok(Issued { access_token, refresh_token, expires_in_ms })
+    Ok(Issued {
+        access_token,
+        refresh_token,
+        expires_in_ms,
+    })
 }
 
 /// A display name as it is stored for a new device: cut rather than refused, since clients make it up of whatever
 /// the platform tells them.
 fn shortened(display_name: &str) -> String {
-    display_name.chars().filter(|c| *c != '\0').take(MAX_DISPLAY_NAME_CHARS).collect()
+    display_name
+        .chars()
+        .filter(|c| *c != '\0')
+        .take(MAX_DISPLAY_NAME_CHARS)
+        .collect()
 }

@@ -8,7 +8,12 @@ use crate::{Engine, Error};
 /// Ends the requester's token and deletes its device.
 pub async fn logout(engine: &Engine, requester: &Requester) -> Result<(), Error> {
     let mut transaction = engine.db.begin().await?;
-    devices::delete(&mut transaction, requester.user_nid, &[requester.device_id.to_string()]).await?;
+    devices::delete(
+        &mut transaction,
+        requester.user_nid,
+        &[requester.device_id.to_string()],
+    )
+    .await?;
     changes::commit(engine, transaction, requester.user_nid).await
 }
 

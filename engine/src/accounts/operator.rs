@@ -1,8 +1,8 @@
 //! What the operator does from the command line: `hearth user …`. Nobody is asked for a password here: whoever can
 //! reach the database may do all of this anyway.
 
-use hearth_storage::{accounts, notices};
 pub use hearth_storage::accounts::Account;
+use hearth_storage::{accounts, notices};
 use ruma::OwnedUserId;
 
 use super::{
@@ -39,7 +39,13 @@ pub async fn add_user(
     password: Option<Password>,
     is_admin: bool,
 ) -> Result<OwnedUserId, RegisterError> {
-    let new = NewUser { username: Some(username.to_owned()), password, is_admin, is_guest: false, device: None };
+    let new = NewUser {
+        username: Some(username.to_owned()),
+        password,
+        is_admin,
+        is_guest: false,
+        device: None,
+    };
     Ok(register::create(engine, new, None).await?.user_id)
 }
 
@@ -54,9 +60,18 @@ pub async fn set_password(
         return Err(OperatorError::Password(ChangePasswordError::Empty));
     }
     let account = find(engine, name).await?;
-    let change = PasswordChange::prepare(engine, password).await.map_err(OperatorError::Password)?;
+    let change = PasswordChange::prepare(engine, password)
+        .await
+        .map_err(OperatorError::Password)?;
     let transaction = engine.db.begin().await?;
-    let changed = change.commit(engine, transaction, account.user_nid, logout_devices.then_some(None)).await;
+    let changed = change
+        .commit(
+            engine,
+            transaction,
+            account.user_nid,
+            logout_devices.then_some(None),
+        )
+        .await;
     changed.map_err(|error| match error {
         ChangePasswordError::Deactivated => OperatorError::Deactivated,
         ChangePasswordError::Failed(error) => OperatorError::Failed(error),
@@ -82,5 +97,7 @@ pub async fn list(engine: &Engine, after: &str, limit: i64) -> Result<Vec<Accoun
 
 async fn find(engine: &Engine, name: &str) -> Result<Account, OperatorError> {
     let meant = usernames::meant_by(name, &engine.config.server_name);
-    credentials::find(engine, &meant).await?.ok_or(OperatorError::NoSuchUser)
+    credentials::find(engine, &meant)
+        .await?
+        .ok_or(OperatorError::NoSuchUser)
 }

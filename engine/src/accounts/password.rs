@@ -56,7 +56,9 @@ pub async fn change_password(
     let mut transaction = engine.db.begin().await?;
     grant.spend(engine, &operation, &mut transaction).await?;
     let logout_all_but = logout_devices.then_some(Some(requester.device_nid));
-    change.commit(engine, transaction, requester.user_nid, logout_all_but).await
+    change
+        .commit(engine, transaction, requester.user_nid, logout_all_but)
+        .await
 }
 
 /// A new password, hashed.
@@ -68,7 +70,9 @@ impl PasswordChange {
     /// Hashes the password, which takes a while: before the transaction.
     pub(super) async fn prepare(engine: &Engine, password: &Password) -> Result<Self, ChangePasswordError> {
         let hash = engine.accounts.hashing.hash(&*engine.entropy, password).await;
-        Ok(Self { hash: hash.map_err(|error| ChangePasswordError::Hashing(error.into()))? })
+        Ok(Self {
+            hash: hash.map_err(|error| ChangePasswordError::Hashing(error.into()))?,
+        })
     }
 
     /// Makes it the user's. `logout_all_but` says whether devices are deleted, and which one stays.

@@ -46,7 +46,11 @@ impl Hashing {
     }
 
     /// The PHC string of a password under a fresh salt.
-    pub(crate) async fn hash(&self, entropy: &dyn Entropy, password: &Password) -> Result<String, HashingError> {
+    pub(crate) async fn hash(
+        &self,
+        entropy: &dyn Entropy,
+        password: &Password,
+    ) -> Result<String, HashingError> {
         let mut salt = [0; 16];
         entropy.fill(&mut salt);
         let password = password.clone();
@@ -101,21 +105,30 @@ impl Hashing {
         &self,
         work: impl FnOnce() -> Result<T, HashingError> + Send + 'static,
     ) -> Result<T, HashingError> {
-        let place = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| HashingError::Busy)?;
-        let turn = Arc::clone(&self.running).acquire_owned().await.map_err(|_| HashingError::Failed)?;
+        let place = Arc::clone(&self.waiting)
+            .try_acquire_owned()
+            .map_err(|_| HashingError::Busy)?;
+        let turn = Arc::clone(&self.running)
+            .acquire_owned()
+            .await
+            .map_err(|_| HashingError::Failed)?;
         let held: (OwnedSemaphorePermit, OwnedSemaphorePermit) = (place, turn);
         let work = move || {
             let result = work();
             drop(held);
             result
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(HashingError::Failed))
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or(Err(HashingError::Failed))
     }
 }
 
 /// Whether a stored hash was made with other settings than today's.
 pub(crate) fn is_outdated(hash: &str) -> bool {
-    let Ok(hash) = PasswordHash::new(hash) else { return true };
+    let Ok(hash) = PasswordHash::new(hash) else {
+        return true;
+    };
     let today = ParamsString::try_from(hasher().params()).ok();
     let is_argon2id = hash.algorithm.as_str() == argon2::Algorithm::Argon2id.as_str();
     !is_argon2id || today.is_some_and(|today| today != hash.params)
@@ -136,14 +149,29 @@ mod tests {
         let hashing = Hashing::new();
         let hash = hashing.hash(&OsEntropy, &"correct horse".into()).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert!(hashing.verify(&OsEntropy, &"correct horse".into(), Some(&hash)).await.unwrap());
-        assert!(!hashing.verify(&OsEntropy, &"battery staple".into(), Some(&hash)).await.unwrap());
+        assert!(
+            hashing
+                .verify(&OsEntropy, &"correct horse".into(), Some(&hash))
+                .await
+                .unwrap()
+        );
+        assert!(
+            !hashing
+                .verify(&OsEntropy, &"battery staple".into(), Some(&hash))
+                .await
+                .unwrap()
+        );
     }
 
     #[tokio::test]
     async fn nothing_verifies_where_there_is_no_password() {
         let hashing = Hashing::new();
-        assert!(!hashing.verify(&OsEntropy, &"correct horse".into(), None).await.unwrap());
+        assert!(
+            !hashing
+                .verify(&OsEntropy, &"correct horse".into(), None)
+                .await
+                .unwrap()
+        );
     }
 
     #[tokio::test]
@@ -159,7 +187,14 @@ mod tests {
     async fn those_beyond_the_queue_are_turned_away() {
         let hashing = Hashing::new();
         let places = hashing.waiting.available_permits();
-        let _taken = hashing.waiting.acquire_many(u32::try_from(places).unwrap()).await.unwrap();
-        assert!(matches!(hashing.hash(&OsEntropy, &"p".into()).await, Err(HashingError::Busy)));
+        let _taken = hashing
+            .waiting
+            .acquire_many(u32::try_from(places).unwrap())
+            .await
+            .unwrap();
+        assert!(matches!(
+            hashing.hash(&OsEntropy, &"p".into()).await,
+            Err(HashingError::Busy)
+        ));
     }
 }

@@ -45,14 +45,26 @@ impl std::fmt::Debug for Refreshed {
 pub async fn refresh(engine: &Engine, refresh_token: &str) -> Result<Refreshed, RefreshError> {
     let hash = secrets::hash(refresh_token);
     let mut transaction = engine.db.begin().await?;
-    let Some(token) = tokens::find_refresh(&mut transaction, &hash).await? else { return Err(RefreshError::Unknown) };
+    let Some(token) = tokens::find_refresh(&mut transaction, &hash).await? else {
+        return Err(RefreshError::Unknown);
+    };
     devices::lock(&mut transaction, token.device_nid).await?;
     // Only behind the lock is it sure that the token was not used up meanwhile.
-    let Some(token) = tokens::find_refresh(&mut transaction, &hash).await? else { return Err(RefreshError::Unknown) };
+    let Some(token) = tokens::find_refresh(&mut transaction, &hash).await? else {
+        return Err(RefreshError::Unknown);
+    };
     tokens::delete_before(&mut transaction, token.device_nid, token.issue).await?;
     tokens::delete_after(&mut transaction, token.device_nid, token.issue).await?;
     let issued = logins::issue(engine, &mut transaction, token.device_nid, token.issue + 1, true).await?;
     changes::commit(engine, transaction, token.user_nid).await?;
-    let logins::Issued { access_token, refresh_token, expires_in_ms } = issued;
-    Ok(Refreshed { access_token, refresh_token, expires_in_ms })
+    let logins::Issued {
+        access_token,
+        refresh_token,
+        expires_in_ms,
+    } = issued;
+    Ok(Refreshed {
+        access_token,
+        refresh_token,
+        expires_in_ms,
+    })
 }

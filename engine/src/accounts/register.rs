@@ -124,8 +124,18 @@ async fn register_guest(engine: &Engine, device: DeviceRequest) -> Result<Regist
     if !engine.config.registration.guests {
         return Err(RegisterError::GuestsRefused);
     }
-    let device = DeviceRequest { device_id: None, refreshes: false, ..device };
-    let new = NewUser { username: None, password: None, is_admin: false, is_guest: true, device: Some(device) };
+    let device = DeviceRequest {
+        device_id: None,
+        refreshes: false,
+        ..device
+    };
+    let new = NewUser {
+        username: None,
+        password: None,
+        is_admin: false,
+        is_guest: true,
+        device: Some(device),
+    };
     create(engine, new, None).await
 }
 
@@ -141,7 +151,11 @@ pub async fn check_username(engine: &Engine, username: &str) -> Result<(), Regis
 async fn check_available(engine: &Engine, username: &str) -> Result<(), RegisterError> {
     let user_id = usernames::new_user_id(username, &engine.config.server_name)?;
     let taken = accounts::find(&mut *engine.db.acquire().await?, &[user_id.to_string()]).await?;
-    if taken.is_empty() { Ok(()) } else { Err(RegisterError::UsernameTaken) }
+    if taken.is_empty() {
+        Ok(())
+    } else {
+        Err(RegisterError::UsernameTaken)
+    }
 }
 
 /// An account to be made, whoever decided that it may be.
@@ -167,7 +181,10 @@ pub(super) async fn create(
         Some(username) => usernames::new_user_id(username, &engine.config.server_name)?,
         None => made_up_user_id(engine, new.is_guest)?,
     };
-    let device = new.device.map(|device| device.with_device_id(engine)).transpose()?;
+    let device = new
+        .device
+        .map(|device| device.with_device_id(engine))
+        .transpose()?;
     let password_hash = match &new.password {
         Some(password) => {
             let hash = engine.accounts.hashing.hash(&*engine.entropy, password).await;
@@ -193,7 +210,11 @@ pub(super) async fn create(
     let login = match device {
         Some((device_id, device)) => {
             let user = (&*user_id, user_nid);
-            Some(logins::open(engine, &mut transaction, user, device_id, &device).await?.0)
+            Some(
+                logins::open(engine, &mut transaction, user, device_id, &device)
+                    .await?
+                    .0,
+            )
         }
         None => None,
     };
@@ -205,6 +226,10 @@ pub(super) async fn create(
 /// A name nobody asked for: twelve random letters, 56 bits, which will not meet another such name.
 fn made_up_user_id(engine: &Engine, is_guest: bool) -> Result<OwnedUserId, UsernameError> {
     let letters = secrets::letters(&*engine.entropy, 12, false);
-    let localpart = if is_guest { format!("guest-{letters}") } else { letters };
+    let localpart = if is_guest {
+        format!("guest-{letters}")
+    } else {
+        letters
+    };
     usernames::new_user_id(&localpart, &engine.config.server_name)
 }

@@ -69,7 +69,10 @@ pub(crate) fn letters(entropy: &dyn Entropy, length: usize, upper: bool) -> Stri
         entropy.fill(&mut bytes);
         // 234 is the largest multiple of 26 in a byte: beyond it some letters would be likelier.
         let fair = bytes.iter().filter(|byte| **byte < 234);
-        out.extend(fair.map(|byte| char::from(first + byte % 26)).take(length - out.len()));
+        out.extend(
+            fair.map(|byte| char::from(first + byte % 26))
+                .take(length - out.len()),
+        );
     }
     out
 }
@@ -93,7 +96,11 @@ mod tests {
 
     #[test]
     fn letters_are_of_the_case_asked_for() {
-        assert!(letters(&OsEntropy, 40, true).bytes().all(|byte| byte.is_ascii_uppercase()));
+        assert!(
+            letters(&OsEntropy, 40, true)
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase())
+        );
         assert_eq!(letters(&OsEntropy, 40, false).len(), 40);
     }
 }

@@ -35,7 +35,8 @@ pub fn new_user_id(username: &str, server_name: &ServerName) -> Result<OwnedUser
     if localpart.is_empty() {
         return Err(UsernameError::Empty);
     }
-    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'=' | b'-' | b'/' | b'+');
+    let allowed =
+        |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'=' | b'-' | b'/' | b'+');
     if !localpart.bytes().all(allowed) {
         return Err(UsernameError::Character);
     }
@@ -52,8 +53,14 @@ pub fn new_user_id(username: &str, server_name: &ServerName) -> Result<OwnedUser
 /// The IDs that someone who types `name` may mean, the likeliest first: a localpart or a full user ID, as typed
 /// and, since users do not differ in case alone, in small letters. Empty for other servers' users.
 pub(crate) fn meant_by(name: &str, server_name: &ServerName) -> Vec<String> {
-    let typed = if name.starts_with('@') { name.to_owned() } else { format!("@{name}:{server_name}") };
-    let Ok(user_id) = UserId::parse(typed) else { return Vec::new() };
+    let typed = if name.starts_with('@') {
+        name.to_owned()
+    } else {
+        format!("@{name}:{server_name}")
+    };
+    let Ok(user_id) = UserId::parse(typed) else {
+        return Vec::new();
+    };
     if user_id.server_name() != server_name {
         return Vec::new();
     }
@@ -79,7 +86,16 @@ mod tests {
     fn new_names_follow_the_grammar() {
         assert_eq!(new("alice").unwrap(), "@alice:example.org");
         assert_eq!(new("a.b_c=d-e/f+0").unwrap(), "@a.b_c=d-e/f+0:example.org");
-        for bad in ["a:b", "a b", "é", "a@b", "@alice:example.org", "a\0", "a\n", "\u{212a}elvin"] {
+        for bad in [
+            "a:b",
+            "a b",
+            "é",
+            "a@b",
+            "@alice:example.org",
+            "a\0",
+            "a\n",
+            "\u{212a}elvin",
+        ] {
             assert_eq!(new(bad), Err(UsernameError::Character), "{bad}");
         }
         assert_eq!(new(""), Err(UsernameError::Empty));

@@ -56,6 +56,30 @@ impl EventStore {
         room: InRoom<'_>,
         event_nids: impl IntoIterator<Item = EventNid>,
     ) -> Result<HashMap<EventNid, Arc<Event>>, StorageError> {
+        self.load_of_rooms(connection, event_nids, |_| Some(room)).await
+    }
+
+    /// Events of many rooms by number, with one query.
+    pub async fn load_of_rooms<'a>(
+        &self,
+        connection: &mut Connection,
+        event_nids: impl IntoIterator<Item = EventNid>,
+        room_of: impl Fn(RoomNid) -> Option<InRoom<'a>>,
+    ) -> Result<HashMap<EventNid, Arc<Event>>, StorageError> {
+        let (mut found, missing) = self.partition(event_nids);
+        if !missing.is_empty() {
+            let stored = events::by_nids(connection, &missing).await?;
+            let events = self.admit(connection, stored, room_of).await?;
+            found.extend(events.into_iter().map(|event| (event.nid, event)));
+        }
+        Ok(found)
+    }
+
+    /// The events that are in memory, and the numbers of those that aren't.
+    pub fn partition(
+        &self,
+        event_nids: impl IntoIterator<Item = EventNid>,
+    ) -> (HashMap<EventNid, Arc<Event>>, Vec<EventNid>) {
         let mut found = HashMap::new();
         let mut missing = Vec::new();
         for event_nid in event_nids {
@@ -64,12 +88,7 @@ impl EventStore {
                 None => missing.push(event_nid),
             }
         }
-        if !missing.is_empty() {
-            let stored = events::by_nids(connection, &missing).await?;
-            let events = self.admit(connection, stored, |_| Some(room)).await?;
-            found.extend(events.into_iter().map(|event| (event.nid, event)));
-        }
-        Ok(found)
+        (found, missing)
     }
 
     /// Turns rows into events, in their order: cached ones are taken from the cache, redacted ones get what redacted

@@ -1,6 +1,7 @@
 //! Events: parsed once, shared by everything that looks at them, and served to clients from here.
 
 mod load;
+mod matching;
 mod serve;
 
 use std::sync::{Arc, OnceLock};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub(crate) use load::{EventStore, InRoom, stored_redacted_form};
+pub(crate) use matching::{excludes_room, glob, matches};
 pub(crate) use serve::redact;
 pub use serve::{ClientFormat, Viewer};
 
@@ -38,6 +40,8 @@ pub struct Event {
     pub state_after: StateNid,
     /// Its place in the room.
     pub place: Place,
+    /// For a state event: the event whose place in the current state it took.
+    pub replaces: Option<EventNid>,
     /// The request that made it, for the device that sent it.
     pub transaction: Option<(DeviceNid, Arc<str>)>,
     /// The event that redacted it; [`Event::pdu`] is then the redacted form.
@@ -105,6 +109,7 @@ impl Event {
             sender_nid: stored.sender_nid,
             state_after: stored.state_after,
             place: Place { sequence: stored.sequence, sub },
+            replaces: stored.replaces,
             transaction: stored.transaction.clone(),
             redacted_because: None,
             pdu: Arc::clone(&stored.pdu),

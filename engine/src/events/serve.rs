@@ -176,6 +176,7 @@ pub(crate) fn redact(event: &Event, because: &Arc<Event>, rules: &RoomVersionRul
         sender_nid: event.sender_nid,
         state_after: event.state_after,
         origin_server_ts: event.origin_server_ts().0.into(),
+        replaces: event.replaces,
         pdu: redacted_pdu(event, rules)?,
         transaction: event.transaction.clone(),
     };

@@ -7,11 +7,11 @@ use std::{
 
 use hearth_storage::{
     Position, StorageError,
-    log::{self, Entry, EntryKind, TailMessage, TailReceiver},
+    log::{self, Entry, EntryKind, Membership, TailMessage, TailReceiver},
 };
 
 use super::{LogHead, Subject};
-use crate::{Engine, accounts, rooms};
+use crate::{Engine, accounts, rooms, typing};
 
 /// A tail that is silent for this long is checked against the table.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -109,6 +109,9 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
                 engine.log.recent.push(entry.position, Subject::Room(room_nid));
                 if let EntryKind::Membership(membership) = kind {
                     engine.users.apply_membership(entry.position, membership);
+                    if membership.membership != Membership::Join {
+                        typing::stop(engine, room_nid, membership.user_nid);
+                    }
                     woken.push(Subject::User(membership.user_nid));
                 }
                 rooms::apply(engine, room_nid, entry).await;

@@ -155,6 +155,7 @@ struct Work<'a> {
 impl Work<'_> {
     fn add(&mut self, draft: &Draft, names: &Names, permitted: bool) -> Result<(), DecideError> {
         check_size(draft)?;
+        self.check_replaced(draft, names)?;
         let auth = self.auth_events(names)?;
         let depth = self.extremities.iter().map(|extremity| extremity.depth).max().unwrap_or(0);
         let depth = depth.saturating_add(1).min(MAX_DEPTH);
@@ -172,6 +173,7 @@ impl Work<'_> {
             sender_nid: draft.sender_nid,
             state_after,
             origin_server_ts: self.signer.now.0.into(),
+            replaces: state_changes.first().and_then(|change| change.old),
             pdu: pdu.into(),
             transaction: draft.request.as_ref().map(|request| (request.device_nid, Arc::clone(&request.txn_id))),
         });
@@ -200,6 +202,16 @@ impl Work<'_> {
         self.made.insert(event.nid, Arc::clone(&event));
         self.events.push(event);
         Ok(())
+    }
+
+    fn check_replaced(&self, draft: &Draft, names: &Names) -> Result<(), DecideError> {
+        let current = names.key_nid.and_then(|key_nid| self.state.get(key_nid));
+        match draft.replaces {
+            Some(expected) if current != Some(expected) => {
+                Err(DecideError::Forbidden("the state that this would replace has changed".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The event at a key of the current state.

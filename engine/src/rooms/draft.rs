@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hearth_storage::{DeviceNid, UserNid};
+use hearth_storage::{DeviceNid, EventNid, UserNid};
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedUserId, events::TimelineEventType};
 
 /// What a local user wants to send.
@@ -15,6 +15,8 @@ pub(crate) struct Draft {
     pub content: CanonicalJsonObject,
     /// The event it asks to redact.
     pub redacts: Option<OwnedEventId>,
+    /// The state event that must still be the current one at its key, where it was made from that.
+    pub replaces: Option<EventNid>,
     /// The request it answers, where the client gave a transaction id.
     pub request: Option<ClientRequest>,
 }
@@ -47,8 +49,14 @@ impl Draft {
             state_key: Some(state_key.into()),
             content,
             redacts: None,
+            replaces: None,
             request: None,
         }
+    }
+
+    /// The same, allowed only in place of a certain state event.
+    pub fn replacing(self, current: EventNid) -> Self {
+        Self { replaces: Some(current), ..self }
     }
 
     /// The `membership` of a member event's content.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use hearth_storage::{EventNid, KeyNid, StateNid, TypeNid, UserNid};
-use ruma::{OwnedUserId, UserId, events::StateEventType, state_res};
+use ruma::{OwnedUserId, UserId, events::StateEventType, room_version_rules::RoomVersionRules, state_res};
 use serde_json::value::to_raw_value;
 
 use super::{Room, StateMap, decide::DecideError, draft::Draft};
@@ -48,8 +48,23 @@ pub(super) struct Names {
     pub stripped_keys: Vec<KeyNid>,
 }
 
-/// Gathers for `drafts`, to be decided on `state`.
+/// Gathers for `drafts`, to be decided on `state` of a room that exists.
 pub(super) async fn gather(engine: &Engine, room: &Room, state: &StateMap, drafts: &[Draft]) -> Result<Gathered, DecideError> {
+    let mut gathered = gather_for_new(engine, &room.rules, drafts).await?;
+    let wanted = gathered.names.iter().flat_map(Names::keys);
+    let wanted = wanted.chain([gathered.create_key, gathered.power_levels_key]);
+    let wanted: Vec<EventNid> = wanted.filter_map(|key_nid| state.get(key_nid)).collect();
+    gathered.events = load(engine, room, &wanted).await?;
+    gathered.redacted = load_redacted(engine, room, drafts).await?;
+    Ok(gathered)
+}
+
+/// Gathers for the first `drafts` of a room.
+pub(super) async fn gather_for_new(
+    engine: &Engine,
+    rules: &RoomVersionRules,
+    drafts: &[Draft],
+) -> Result<Gathered, DecideError> {
     let event_nids = engine.numbers.events(drafts.len()).await.map_err(Error::from)?;
     let state_events = drafts.iter().filter(|draft| draft.state_key.is_some()).count();
     let state_nids = engine.numbers.states(state_events).await.map_err(Error::from)?;
@@ -60,12 +75,9 @@ pub(super) async fn gather(engine: &Engine, room: &Room, state: &StateMap, draft
     };
     let mut names = Vec::with_capacity(drafts.len());
     for (draft, event_nid) in drafts.iter().zip(event_nids) {
-        names.push(names_of(engine, room, draft, event_nid).await?);
+        names.push(names_of(engine, rules, draft, event_nid).await?);
     }
-    let wanted = names.iter().flat_map(Names::keys).chain([create_key, power_levels_key]);
-    let wanted: Vec<EventNid> = wanted.filter_map(|key_nid| state.get(key_nid)).collect();
-    let events = load(engine, room, &wanted).await?;
-    let redacted = load_redacted(engine, room, drafts).await?;
+    let (events, redacted) = (HashMap::new(), HashMap::new());
     Ok(Gathered { names, events, state_nids, create_key, power_levels_key, redacted })
 }
 
@@ -84,7 +96,7 @@ impl Names {
     }
 }
 
-async fn names_of(engine: &Engine, room: &Room, draft: &Draft, event_nid: EventNid) -> Result<Names, DecideError> {
+async fn names_of(engine: &Engine, rules: &RoomVersionRules, draft: &Draft, event_nid: EventNid) -> Result<Names, DecideError> {
     let event_type = draft.event_type.to_string();
     let type_nid = engine.interner.types(&[&event_type]).await.map_err(Error::from)?;
     let type_nid =
@@ -99,7 +111,7 @@ async fn names_of(engine: &Engine, room: &Room, draft: &Draft, event_nid: EventN
         &draft.sender,
         draft.state_key.as_deref(),
         &content,
-        &room.rules.authorization,
+        &rules.authorization,
     )
     .map_err(DecideError::Forbidden)?;
     let auth_names: Vec<(String, &str)> =
@@ -126,13 +138,7 @@ async fn names_of(engine: &Engine, room: &Room, draft: &Draft, event_nid: EventN
 }
 
 async fn load(engine: &Engine, room: &Room, wanted: &[EventNid]) -> Result<HashMap<EventNid, Arc<Event>>, Error> {
-    let cached: Option<HashMap<_, _>> =
-        wanted.iter().map(|nid| engine.events.get(*nid).map(|event| (*nid, event))).collect();
-    if let Some(events) = cached {
-        return Ok(events);
-    }
-    let mut connection = engine.db.acquire().await?;
-    Ok(engine.events.load(&mut connection, room.in_room(), wanted.iter().copied()).await?)
+    super::read::events(engine, room, wanted.iter().copied()).await
 }
 
 async fn load_redacted(

@@ -1,18 +1,23 @@
 //! Rooms: their heads in memory, what is decided on them, and what is read of them.
 
 mod commit;
+pub mod create;
 mod decide;
 mod draft;
 mod gather;
 mod head;
 mod load;
 mod members;
+pub mod membership;
+pub mod messages;
 mod prune;
 pub mod read;
 mod registry;
 pub mod send;
+pub(crate) mod serve;
 mod state;
 mod view;
+pub(crate) mod visibility;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -21,8 +26,10 @@ use ruma::OwnedRoomId;
 
 use crate::{Engine, Error};
 
+pub(crate) use commit::commit_one;
 pub use commit::SendError;
 pub use decide::DecideError;
+pub(crate) use draft::{Draft, content_from_json};
 pub(crate) use load::{by_id, by_nid, load_views};
 pub(crate) use members::Member;
 pub(crate) use prune::prune_redacted;

@@ -17,6 +17,7 @@ use crate::{
     Engine, Error,
     accounts::Requester,
     transactions::{self, Begun},
+    typing,
 };
 
 /// Why nothing was sent.
@@ -94,6 +95,7 @@ fn message_of(requester: &Requester) -> Draft {
         state_key: None,
         content: Default::default(),
         redacts: None,
+        replaces: None,
         request: None,
     }
 }
@@ -115,7 +117,8 @@ async fn once(
     let room = by_id(engine, room_id).await?.ok_or(SendMessageError::UnknownRoom)?;
     draft.request = Some(ClientRequest { device_nid: requester.device_nid, request_key: key, txn_id: txn_id.into() });
     // A task of its own: a caller that goes away must not leave it open whether the request was done.
-    let (engine, device_nid) = (Arc::clone(engine), requester.device_nid);
+    let is_message = matches!(draft.event_type, TimelineEventType::RoomMessage | TimelineEventType::RoomEncrypted);
+    let (engine, device_nid, sender_nid) = (Arc::clone(engine), requester.device_nid, requester.user_nid);
     let task = tokio::spawn(async move {
         let event_id = match commit_one(&engine, &room, draft).await {
             Ok(event) => event.event_id.clone(),
@@ -126,6 +129,9 @@ async fn once(
             Err(error) => return Err(error),
         };
         doing.done(event_id.clone());
+        if is_message {
+            typing::stop(&engine, room.nid, sender_nid);
+        }
         Ok(event_id)
     });
     let sent = task.await.map_err(|error| Error::Damaged(format!("a send panicked: {error}")))?;

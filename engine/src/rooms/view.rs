@@ -2,13 +2,13 @@
 //! follower alone, entry by entry.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::Arc,
 };
 
 use hearth_storage::{
     EventNid, Position, UserNid,
-    log::{Entry, EntryKind, Membership, Receipt, StateChange},
+    log::{Entry, EntryKind, Receipt, StateChange},
 };
 use parking_lot::Mutex;
 
@@ -243,13 +243,7 @@ async fn fetch(engine: &Arc<Engine>, room: &Room, entry: &Entry) -> Result<Optio
         }
         EntryKind::Redaction(redaction) => {
             let wanted = [redaction.event_nid, redaction.redaction_nid];
-            let mut events = match cached(engine, &wanted) {
-                Some(events) => events,
-                None => {
-                    let mut connection = engine.db.acquire().await?;
-                    engine.events.load(&mut connection, in_room, wanted).await?
-                }
-            };
+            let mut events = super::read::events(engine, room, wanted).await?;
             let pair = events.remove(&redaction.event_nid).zip(events.remove(&redaction.redaction_nid));
             let Some((event, because)) = pair else { return Ok(None) };
             let redacted = match event.redacted_because {
@@ -261,8 +255,4 @@ async fn fetch(engine: &Arc<Engine>, room: &Room, entry: &Entry) -> Result<Optio
         }
         EntryKind::AccountData(_) | EntryKind::Account(_) => return Ok(None),
     }))
-}
-
-fn cached(engine: &Engine, event_nids: &[EventNid]) -> Option<HashMap<EventNid, Arc<Event>>> {
-    event_nids.iter().map(|nid| engine.events.get(*nid).map(|event| (*nid, event))).collect()
 }

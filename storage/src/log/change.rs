@@ -62,6 +62,8 @@ pub struct NewRoom {
     pub room_id: String,
     /// Its version.
     pub room_version: String,
+    /// Whether it is in the directory of published rooms.
+    pub published: bool,
 }
 
 /// The move of a room's head.
@@ -100,6 +102,8 @@ pub struct NewEvent {
     pub state_after: StateNid,
     /// `origin_server_ts`, milliseconds.
     pub origin_server_ts: i64,
+    /// For a state event: the event whose place in the current state it took.
+    pub replaces: Option<EventNid>,
     /// The event as federation carries it, JSON without `event_id`.
     pub pdu: Arc<str>,
     /// The request that made it, for the device that sent it.

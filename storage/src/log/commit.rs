@@ -63,6 +63,7 @@ impl Batch {
             room_nid: room.room_nid.0,
             room_id: room.room_id.clone(),
             room_version: room.room_version.clone(),
+            published: room.published,
         }));
         for head in &change.heads {
             self.move_head(head);

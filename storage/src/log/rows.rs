@@ -8,7 +8,9 @@ macro_rules! row {
     };
 }
 
-row!(RoomRow = "batch_room" { room_nid: i64, room_id: String, room_version: String });
+row!(RoomRow = "batch_room" {
+    room_nid: i64, room_id: String, room_version: String, published: bool,
+});
 row!(HeadRow = "batch_head" {
     room_nid: i64, sequence_before: i64, sequence: i64, forward_extremities: Vec<i64>, state_nid: i64,
 });

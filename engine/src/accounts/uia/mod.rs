@@ -89,14 +89,21 @@ pub async fn authorise(
     requester: Option<&Requester>,
     auth: Option<&AuthData>,
 ) -> Result<Grant, UiaError> {
-    let Some(auth) = auth else { return Err(challenge(engine, operation, None, Vec::new(), None).await?) };
+    let Some(auth) = auth else {
+        return Err(challenge(engine, operation, None, Vec::new(), None).await?);
+    };
     // A session that is unknown or expired is no obstacle: what was sent with it counts as the beginning of another.
     let session = match auth.session() {
         Some(id) => find_session(engine, operation, id).await?,
         None => None,
     };
-    let mut completed = session.as_ref().map_or_else(Vec::new, |session| session.completed.clone());
-    let failure = match auth.auth_type().map(|auth_type| Stage::from_auth_type(&auth_type)) {
+    let mut completed = session
+        .as_ref()
+        .map_or_else(Vec::new, |session| session.completed.clone());
+    let failure = match auth
+        .auth_type()
+        .map(|auth_type| Stage::from_auth_type(&auth_type))
+    {
         // A stage was completed elsewhere, says the client.
         None => None,
         Some(None) => Some(StageFailure::UnknownStage),
@@ -115,7 +122,9 @@ pub async fn authorise(
             // If the operation fails for another reason, the client need not authenticate again.
             uia_sessions::complete(&mut *engine.db.acquire().await?, &session.hash, stage.name()).await?;
         }
-        return Ok(Grant { session: session.map(|session| session.hash) });
+        return Ok(Grant {
+            session: session.map(|session| session.hash),
+        });
     }
     Err(challenge(engine, operation, session, completed, failure).await?)
 }
@@ -146,8 +155,16 @@ async fn find_session(engine: &Engine, operation: &Operation, id: &str) -> Resul
     if found.operation != operation.digest() {
         return Err(UiaError::OtherOperation);
     }
-    let completed = found.completed.iter().filter_map(|name| Stage::from_auth_type(&name.as_str().into())).collect();
-    Ok(Some(Session { id: id.to_owned(), hash, completed }))
+    let completed = found
+        .completed
+        .iter()
+        .filter_map(|name| Stage::from_auth_type(&name.as_str().into()))
+        .collect();
+    Ok(Some(Session {
+        id: id.to_owned(),
+        hash,
+        completed,
+    }))
 }
 
 /// What to answer while stages are missing: in the session, or in a new one if there is none or it failed too often.
@@ -173,14 +190,30 @@ async fn challenge(
         None => {
             let id = engine.entropy.alphanumeric(24);
             let (hash, now) = (secrets::hash(&id), engine.clock.now_ms());
-            uia_sessions::insert(&mut connection, &hash, operation.digest(), now, now + SESSION_LIFETIME_MS).await?;
+            uia_sessions::insert(
+                &mut connection,
+                &hash,
+                operation.digest(),
+                now,
+                now + SESSION_LIFETIME_MS,
+            )
+            .await?;
             (id, hash)
         }
     };
     for stage in &completed {
         uia_sessions::complete(&mut connection, &hash, stage.name()).await?;
     }
-    let flows = operation.flows().iter().map(|flow| flow.iter().map(|stage| stage.auth_type()).collect()).collect();
+    let flows = operation
+        .flows()
+        .iter()
+        .map(|flow| flow.iter().map(|stage| stage.auth_type()).collect())
+        .collect();
     let completed = completed.into_iter().map(Stage::auth_type).collect();
-    Ok(UiaError::Challenge(Box::new(Challenge { flows, completed, session: id, failure })))
+    Ok(UiaError::Challenge(Box::new(Challenge {
+        flows,
+        completed,
+        session: id,
+        failure,
+    })))
 }

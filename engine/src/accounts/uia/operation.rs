@@ -30,7 +30,11 @@ impl Operation {
 
     /// To change one's password.
     pub fn change_password(requester: &Requester, new_password: &Password, logout_devices: bool) -> Self {
-        Self::of_owner("change_password", requester, &[new_password.as_bytes(), &[u8::from(logout_devices)]])
+        Self::of_owner(
+            "change_password",
+            requester,
+            &[new_password.as_bytes(), &[u8::from(logout_devices)]],
+        )
     }
 
     /// To deactivate one's account.
@@ -59,7 +63,10 @@ impl Operation {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
-        Self { digest: digest.finalize().into(), flows }
+        Self {
+            digest: digest.finalize().into(),
+            flows,
+        }
     }
 
     pub(super) fn digest(&self) -> &SecretHash {
@@ -72,7 +79,9 @@ impl Operation {
 
     /// Whether `stage` comes next in a flow that began with `completed`.
     pub(super) fn continues(&self, completed: &[Stage], stage: Stage) -> bool {
-        self.flows.iter().any(|flow| flow.starts_with(completed) && flow.get(completed.len()) == Some(&stage))
+        self.flows
+            .iter()
+            .any(|flow| flow.starts_with(completed) && flow.get(completed.len()) == Some(&stage))
     }
 
     /// Whether `completed` is all of a flow.

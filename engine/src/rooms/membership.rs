@@ -1,0 +1,250 @@
+//! Joining, leaving, and what members do to each other's membership.
+
+use std::sync::Arc;
+
+use hearth_storage::{
+    UserNid,
+    log::{Change, Fact, Membership, MembershipChange},
+};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
+
+use super::{Room, SendError, by_id, commit::commit_one, decide::DecideError, draft::Draft};
+use crate::{Engine, Error, accounts::Requester, aliases, profiles, users};
+
+/// Why a membership did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// There is no such room here, or nothing that the user could know of.
+    #[error("this server knows no such room")]
+    UnknownRoom,
+    /// The rules of the room don't allow it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// A user of another server, which can't be asked.
+    #[error("{0} is on another server, and this one does not federate")]
+    UnreachableUser(OwnedUserId),
+    /// Only a room that was left can be forgotten.
+    #[error("you have not left this room")]
+    NotLeft,
+    /// The server failed, or the event is too large.
+    #[error(transparent)]
+    Send(SendError),
+}
+
+impl From<SendError> for MembershipError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Decided(DecideError::Forbidden(reason)) => Self::Forbidden(reason),
+            error => Self::Send(error),
+        }
+    }
+}
+
+impl From<Error> for MembershipError {
+    fn from(error: Error) -> Self {
+        Self::Send(error.into())
+    }
+}
+
+/// Joins a room. Joining again is no error and changes nothing.
+pub async fn join(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    reason: Option<String>,
+) -> Result<OwnedRoomId, MembershipError> {
+    let room = by_id(engine, room_id).await?.ok_or(MembershipError::UnknownRoom)?;
+    if membership_of(&room, requester.user_nid) == Some(Membership::Join) {
+        return Ok(room.id.clone());
+    }
+    let content = member_content(engine, requester.user_nid, "join").await?;
+    change(engine, &room, requester, &requester.user_id, with_reason(content, reason)).await?;
+    Ok(room.id.clone())
+}
+
+/// [`join`], by the ID or an alias of the room.
+pub async fn join_by_id_or_alias(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room: &RoomOrAliasId,
+    reason: Option<String>,
+) -> Result<OwnedRoomId, MembershipError> {
+    let room_id = match <&RoomAliasId>::try_from(room) {
+        Ok(alias) => aliases::resolve(engine, alias).await?.ok_or(MembershipError::UnknownRoom)?,
+        Err(_) => RoomId::parse(room.as_str()).map_err(|_| MembershipError::UnknownRoom)?,
+    };
+    join(engine, requester, &room_id, reason).await
+}
+
+/// Leaves a room, rejects an invite or takes back a knock. Leaving again is no error and changes nothing.
+pub async fn leave(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    reason: Option<String>,
+) -> Result<(), MembershipError> {
+    let room = by_id(engine, room_id).await?.ok_or(MembershipError::UnknownRoom)?;
+    match membership_of(&room, requester.user_nid) {
+        Some(Membership::Leave) => Ok(()),
+        None => Err(MembershipError::Forbidden("you are not in this room".to_owned())),
+        Some(_) => change(engine, &room, requester, &requester.user_id, content("leave", reason)).await,
+    }
+}
+
+/// Leaves every room that the user is in or invited to; for an account that is closed. What fails is tried again by
+/// nobody, and told to the log.
+pub async fn leave_all(engine: &Arc<Engine>, requester: &Requester) -> Result<(), Error> {
+    let user = users::load(engine, requester.user_nid).await?;
+    let there = [Membership::Join, Membership::Invite, Membership::Knock];
+    let rooms: Vec<_> = there.into_iter().flat_map(|membership| user.rooms_with(membership).collect::<Vec<_>>()).collect();
+    for room_id in super::ids(engine, &rooms).await?.into_values() {
+        if let Err(error) = leave(engine, requester, &room_id, None).await {
+            tracing::warn!(%error, %room_id, "a closed account could not leave a room");
+        }
+    }
+    Ok(())
+}
+
+/// Invites a user.
+pub async fn invite(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    user_id: &UserId,
+    reason: Option<String>,
+) -> Result<(), MembershipError> {
+    if user_id.server_name() != engine.config.server_name {
+        return Err(MembershipError::UnreachableUser(user_id.to_owned()));
+    }
+    let room = known_to(engine, requester, room_id).await?;
+    let user_nid = engine.interner.user(user_id).await.map_err(Error::from)?;
+    if membership_of(&room, user_nid) == Some(Membership::Join) {
+        return Err(MembershipError::Forbidden(format!("{user_id} is in the room already")));
+    }
+    let content = member_content(engine, user_nid, "invite").await?;
+    change(engine, &room, requester, user_id, with_reason(content, reason)).await
+}
+
+/// Puts a user out of the room, or takes back their invite.
+pub async fn kick(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    user_id: &UserId,
+    reason: Option<String>,
+) -> Result<(), MembershipError> {
+    let room = known_to(engine, requester, room_id).await?;
+    match target_of(engine, &room, user_id).await? {
+        Some(Membership::Join | Membership::Invite | Membership::Knock) => {}
+        _ => return Err(MembershipError::Forbidden(format!("{user_id} is not in the room"))),
+    }
+    change(engine, &room, requester, user_id, content("leave", reason)).await
+}
+
+/// Bans a user.
+pub async fn ban(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    user_id: &UserId,
+    reason: Option<String>,
+) -> Result<(), MembershipError> {
+    let room = known_to(engine, requester, room_id).await?;
+    change(engine, &room, requester, user_id, content("ban", reason)).await
+}
+
+/// Takes back a ban.
+pub async fn unban(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    user_id: &UserId,
+    reason: Option<String>,
+) -> Result<(), MembershipError> {
+    let room = known_to(engine, requester, room_id).await?;
+    if target_of(engine, &room, user_id).await? != Some(Membership::Ban) {
+        return Err(MembershipError::Forbidden(format!("{user_id} is not banned")));
+    }
+    change(engine, &room, requester, user_id, content("leave", reason)).await
+}
+
+/// Forgets a room that was left. Forgetting again is no error.
+pub async fn forget(engine: &Arc<Engine>, requester: &Requester, room_id: &RoomId) -> Result<(), MembershipError> {
+    let room = by_id(engine, room_id).await?.ok_or(MembershipError::UnknownRoom)?;
+    let user = users::load(engine, requester.user_nid).await?;
+    let known = user.rooms.get(&room.nid).ok_or(MembershipError::UnknownRoom)?;
+    match known.membership {
+        Membership::Leave | Membership::Ban if known.forgotten => Ok(()),
+        Membership::Leave | Membership::Ban => {
+            let forgotten = MembershipChange {
+                room_nid: room.nid,
+                user_nid: requester.user_nid,
+                event_nid: known.event_nid,
+                membership: known.membership,
+                continues: false,
+                joined_at: None,
+                forgotten: true,
+                stripped_state: None,
+            };
+            engine.log.commit(Change::of(Fact::Membership(forgotten))).await.map_err(Error::from)?;
+            Ok(())
+        }
+        _ => Err(MembershipError::NotLeft),
+    }
+}
+
+/// The room, for one who has some membership in it: to others it is no different from one that isn't there.
+async fn known_to(engine: &Engine, requester: &Requester, room_id: &RoomId) -> Result<Arc<Room>, MembershipError> {
+    let not_in_room = || MembershipError::Forbidden("you are not in this room".to_owned());
+    let room = by_id(engine, room_id).await?.ok_or_else(not_in_room)?;
+    match membership_of(&room, requester.user_nid) {
+        Some(Membership::Join) => Ok(room),
+        _ => Err(not_in_room()),
+    }
+}
+
+fn membership_of(room: &Room, user_nid: UserNid) -> Option<Membership> {
+    room.read(|view| view.members.get(user_nid)).flatten()
+}
+
+async fn target_of(engine: &Engine, room: &Room, user_id: &UserId) -> Result<Option<Membership>, MembershipError> {
+    let user_nid = engine.interner.find_user(user_id).await.map_err(Error::from)?;
+    Ok(user_nid.and_then(|user_nid| membership_of(room, user_nid)))
+}
+
+async fn change(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    requester: &Requester,
+    target: &UserId,
+    content: CanonicalJsonObject,
+) -> Result<(), MembershipError> {
+    let sender = (requester.user_id.clone(), requester.user_nid);
+    commit_one(engine, room, Draft::state(sender, "m.room.member", target.as_str(), content)).await?;
+    Ok(())
+}
+
+/// The content of a member event that carries a user's profile.
+pub(super) async fn member_content(engine: &Engine, user_nid: UserNid, membership: &str) -> Result<CanonicalJsonObject, Error> {
+    let profile = profiles::of(engine, user_nid).await?;
+    let mut content = content(membership, None);
+    let named = [("displayname", profile.displayname.map(|name| name.to_string())), ("avatar_url", profile.avatar_url.map(|url| url.to_string()))];
+    for (key, value) in named {
+        if let Some(value) = value {
+            content.insert(key.to_owned(), CanonicalJsonValue::String(value));
+        }
+    }
+    Ok(content)
+}
+
+fn content(membership: &str, reason: Option<String>) -> CanonicalJsonObject {
+    let membership = ("membership".to_owned(), CanonicalJsonValue::String(membership.to_owned()));
+    with_reason([membership].into(), reason)
+}
+
+fn with_reason(mut content: CanonicalJsonObject, reason: Option<String>) -> CanonicalJsonObject {
+    if let Some(reason) = reason {
+        content.insert("reason".to_owned(), CanonicalJsonValue::String(reason));
+    }
+    content
+}

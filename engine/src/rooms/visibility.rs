@@ -1,0 +1,198 @@
+//! Who may see which events (client-server API, "Room history visibility").
+
+use std::collections::HashMap;
+
+use hearth_storage::{Connection, KeyNid, Position, RoomNid, UserNid, log::Membership, state_changes};
+use serde::Deserialize;
+
+use super::{Room, decide::membership_in};
+use crate::{Engine, Error, events::Event};
+
+/// `history_visibility` of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HistoryVisibility {
+    Invited,
+    Joined,
+    Shared,
+    WorldReadable,
+}
+
+impl HistoryVisibility {
+    /// What an event says; anything unreadable is the default.
+    pub fn of(event: &Event) -> Self {
+        #[derive(Deserialize)]
+        struct Content<'a> {
+            #[serde(borrow)]
+            history_visibility: std::borrow::Cow<'a, str>,
+        }
+        let content = serde_json::from_str::<Content<'_>>(event.content().get());
+        match content.as_ref().map(|content| &*content.history_visibility) {
+            Ok("invited") => Self::Invited,
+            Ok("joined") => Self::Joined,
+            Ok("world_readable") => Self::WorldReadable,
+            _ => Self::Shared,
+        }
+    }
+}
+
+/// What one user may see of one room: how visible it was, and what the user was in it, over time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sight {
+    visibility: Vec<(Position, HistoryVisibility)>,
+    membership: Vec<(Position, Membership)>,
+}
+
+impl Sight {
+    /// The user's membership just after `position`; nothing before there was one.
+    pub fn membership_at(&self, position: Position) -> Option<Membership> {
+        at(&self.membership, position)
+    }
+
+    /// Whether the user may see an event at `position` of the log.
+    pub fn sees(&self, position: Position) -> bool {
+        // An event that changes what counts here is seen if either what was or what comes would let it be seen.
+        let before = Position(position.0 - 1);
+        self.sees_as(position, position, position) || self.sees_as(before, before, position)
+    }
+
+    fn sees_as(&self, visibility_at: Position, membership_at: Position, event: Position) -> bool {
+        let membership = at(&self.membership, membership_at);
+        let visibility = at(&self.visibility, visibility_at).unwrap_or(HistoryVisibility::Shared);
+        match visibility {
+            HistoryVisibility::WorldReadable => true,
+            _ if membership == Some(Membership::Join) => true,
+            HistoryVisibility::Shared => {
+                self.membership.iter().any(|(position, membership)| *position > event && *membership == Membership::Join)
+            }
+            HistoryVisibility::Invited => membership == Some(Membership::Invite),
+            HistoryVisibility::Joined => false,
+        }
+    }
+}
+
+fn at<T: Copy>(history: &[(Position, T)], position: Position) -> Option<T> {
+    let after = history.partition_point(|(changed, _)| *changed <= position);
+    after.checked_sub(1).map(|index| history[index].1)
+}
+
+/// What `user_nid` may see of `rooms`, by the log up to `upto`, with two queries.
+pub(crate) async fn load(
+    engine: &Engine,
+    connection: &mut Connection,
+    rooms: &[&Room],
+    user_id: &ruma::UserId,
+    upto: Position,
+) -> Result<HashMap<RoomNid, Sight>, Error> {
+    let keys = engine.interner.keys(&[("m.room.history_visibility", ""), ("m.room.member", user_id.as_str())]).await?;
+    let visibility_key: Option<KeyNid> = keys.first().copied();
+    let room_nids: Vec<RoomNid> = rooms.iter().map(|room| room.nid).collect();
+    let changes = state_changes::of_keys(connection, &room_nids, &keys, upto).await?;
+    let mut sights: HashMap<RoomNid, Sight> = HashMap::with_capacity(rooms.len());
+    for room in rooms {
+        let of_room = || changes.iter().filter(|(room_nid, ..)| *room_nid == room.nid);
+        let wanted = of_room().filter_map(|(_, _, change)| change.new);
+        let events = engine.events.load(connection, room.in_room(), wanted).await?;
+        let sight = sights.entry(room.nid).or_default();
+        for (_, position, change) in of_room() {
+            let event = change.new.and_then(|event_nid| events.get(&event_nid));
+            if Some(change.key_nid) == visibility_key {
+                let visibility = event.map_or(HistoryVisibility::Shared, |event| HistoryVisibility::of(event));
+                sight.visibility.push((*position, visibility));
+            } else {
+                let membership = event.and_then(|event| membership_in(event)).unwrap_or(Membership::Leave);
+                sight.membership.push((*position, membership));
+            }
+        }
+    }
+    Ok(sights)
+}
+
+/// What a user may do with a room's state and history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// All that is current: a member, or anyone where the room is readable to the world.
+    Current,
+    /// What was there when they left.
+    UntilLeft(hearth_storage::EventNid, Position),
+    /// Nothing.
+    None,
+}
+
+/// The access of a user to a room.
+pub(crate) async fn access(engine: &Engine, room: &Room, user_nid: UserNid) -> Result<Access, Error> {
+    let user = crate::users::load(engine, user_nid).await?;
+    let known = user.rooms.get(&room.nid);
+    if known.is_some_and(|known| known.membership == Membership::Join) {
+        return Ok(Access::Current);
+    }
+    let visibility = super::read::current_state_event(engine, room, "m.room.history_visibility", "").await?;
+    if visibility.is_some_and(|event| HistoryVisibility::of(&event) == HistoryVisibility::WorldReadable) {
+        return Ok(Access::Current);
+    }
+    let Some(left) = known.filter(|known| !known.forgotten) else { return Ok(Access::None) };
+    if !matches!(left.membership, Membership::Leave | Membership::Ban) {
+        return Ok(Access::None);
+    }
+    // A refused invite, or a ban of someone who never came, is no past membership.
+    let mut connection = engine.db.acquire().await?;
+    let key = engine.interner.user_ids(&[user_nid]).await?;
+    let Some(user_id) = key.get(&user_nid) else { return Ok(Access::None) };
+    let sight = load(engine, &mut connection, &[room], user_id, left.position).await?.remove(&room.nid).unwrap_or_default();
+    let was_there = sight.membership.iter().any(|(_, membership)| *membership == Membership::Join);
+    Ok(if was_there { Access::UntilLeft(left.event_nid, left.position) } else { Access::None })
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_storage::{Position, log::Membership};
+
+    use super::{HistoryVisibility, Sight};
+
+    fn sight(visibility: &[(i64, HistoryVisibility)], membership: &[(i64, Membership)]) -> Sight {
+        Sight {
+            visibility: visibility.iter().map(|(at, value)| (Position(*at), *value)).collect(),
+            membership: membership.iter().map(|(at, value)| (Position(*at), *value)).collect(),
+        }
+    }
+
+    fn seen(sight: &Sight, positions: std::ops::RangeInclusive<i64>) -> Vec<i64> {
+        positions.filter(|position| sight.sees(Position(*position))).collect()
+    }
+
+    #[test]
+    fn shared_history_is_seen_by_who_joins_later_and_not_after_leaving() {
+        let sight = sight(
+            &[(2, HistoryVisibility::Shared)],
+            &[(5, Membership::Join), (8, Membership::Leave)],
+        );
+        assert_eq!(seen(&sight, 1..=10), [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn joined_history_begins_with_the_own_join() {
+        let sight = sight(&[(2, HistoryVisibility::Joined)], &[(4, Membership::Invite), (6, Membership::Join)]);
+        // Before the visibility was set it was shared.
+        assert_eq!(seen(&sight, 1..=8), [1, 2, 6, 7, 8]);
+    }
+
+    #[test]
+    fn invited_history_begins_with_the_invite() {
+        let sight = sight(&[(1, HistoryVisibility::Invited)], &[(4, Membership::Invite), (6, Membership::Leave)]);
+        assert_eq!(seen(&sight, 2..=8), [4, 5, 6]);
+    }
+
+    #[test]
+    fn the_world_reads_what_was_readable_and_no_more() {
+        let sight = sight(&[(1, HistoryVisibility::WorldReadable), (5, HistoryVisibility::Shared)], &[]);
+        assert_eq!(seen(&sight, 1..=8), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_change_of_visibility_in_mid_history_counts_from_where_it_stands() {
+        let sight = sight(
+            &[(1, HistoryVisibility::Joined), (5, HistoryVisibility::Shared)],
+            &[(9, Membership::Join)],
+        );
+        assert_eq!(seen(&sight, 2..=10), [5, 6, 7, 8, 9, 10]);
+    }
+}

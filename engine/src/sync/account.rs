@@ -1,0 +1,83 @@
+//! Account data for a sync: what changed, and for rooms that come into view, all of it.
+
+use std::collections::{HashMap, HashSet};
+
+use hearth_storage::{Position, RoomNid, account_data, log::AccountData};
+use ruma::{
+    events::{AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent},
+    serde::Raw,
+};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::Sync;
+use crate::{Error, events::glob};
+
+/// Account data to tell.
+#[derive(Debug, Default)]
+pub(super) struct Data {
+    pub global: Vec<AccountData>,
+    pub by_room: HashMap<RoomNid, Vec<AccountData>>,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    content: &'a RawValue,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+}
+
+/// What is to be told. Costs no query when nothing changed.
+pub(super) async fn data(sync: &Sync<'_>) -> Result<Data, Error> {
+    // A room that comes into view is told whole, however old its data is.
+    let came = rooms_in_view(sync);
+    let since = if sync.full_state { Position(0) } else { sync.since.unwrap_or_default() };
+    if sync.user.account_data <= since && (came.is_empty() || sync.user.account_data == Position(0)) {
+        return Ok(Data::default());
+    }
+    let from = if came.is_empty() { since } else { Position(0) };
+    let mut connection = sync.engine.db.acquire().await?;
+    let rows = account_data::of_user(&mut connection, sync.requester.user_nid, from, sync.upto()).await?;
+    let mut data = Data::default();
+    for (position, row) in rows {
+        match row.room_nid {
+            None if position > since => data.global.push(row),
+            Some(room_nid) if position > since || came.contains(&room_nid) => {
+                data.by_room.entry(room_nid).or_default().push(row);
+            }
+            _ => {}
+        }
+    }
+    Ok(data)
+}
+
+fn rooms_in_view(sync: &Sync<'_>) -> HashSet<RoomNid> {
+    let Some(since) = sync.since else { return HashSet::new() };
+    let came = sync.user.rooms.iter().filter(|(_, room)| room.joined_at.is_some_and(|joined_at| joined_at > since));
+    came.map(|(room_nid, _)| *room_nid).collect()
+}
+
+/// Global account data that the client's filter lets through.
+pub(super) fn global(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Raw<AnyGlobalAccountDataEvent>> {
+    let filter = &sync.filter.account_data;
+    let wanted = |data: &&AccountData| {
+        !filter.not_types.iter().any(|pattern| glob(pattern, &data.data_type))
+            && filter.types.as_ref().is_none_or(|types| types.iter().any(|pattern| glob(pattern, &data.data_type)))
+    };
+    data.iter().filter(wanted).filter_map(to_event).map(Raw::from_json).collect()
+}
+
+/// A room's account data that the client's filter lets through.
+pub(super) fn of_room(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Raw<AnyRoomAccountDataEvent>> {
+    let filter = &sync.filter.room.account_data;
+    let wanted = |data: &&AccountData| {
+        !filter.not_types.iter().any(|pattern| glob(pattern, &data.data_type))
+            && filter.types.as_ref().is_none_or(|types| types.iter().any(|pattern| glob(pattern, &data.data_type)))
+    };
+    data.iter().filter(wanted).filter_map(to_event).map(Raw::from_json).collect()
+}
+
+fn to_event(data: &AccountData) -> Option<Box<RawValue>> {
+    let content: &RawValue = serde_json::from_str(&data.content).ok()?;
+    to_raw_value(&Event { content, event_type: &data.data_type }).ok()
+}

@@ -1,0 +1,250 @@
+//! Composes the answer of a sync from its material.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use hearth_storage::{EventNid, KeyNid, RoomNid, UserNid, events::Place, log::Membership};
+use ruma::{
+    api::client::{
+        filter::RoomEventFilter,
+        sync::sync_events::v3::{
+            InviteState, InvitedRoom, JoinedRoom, KnockState, KnockedRoom, LeftRoom, Response, State, StateEvents, Timeline,
+        },
+    },
+    events::{AnyStrippedStateEvent, AnySyncEphemeralRoomEvent},
+    serde::Raw,
+};
+use serde_json::value::RawValue;
+
+use super::{
+    Sync,
+    account::{self, Data},
+    gather::Material,
+    plan::Plan,
+    summary, typing,
+};
+use crate::{
+    Error,
+    events::{ClientFormat, Event, Viewer, glob, matches},
+    receipts,
+    rooms::serve,
+    tokens::{HistoryToken, SyncToken},
+};
+
+type Events = HashMap<EventNid, Arc<Event>>;
+
+/// Fills in everything but `next_batch`.
+pub(super) async fn compose(
+    sync: &Sync<'_>,
+    plan: &Plan,
+    materials: Vec<Material>,
+    mut data: Data,
+    typing: HashMap<RoomNid, Vec<UserNid>>,
+    response: &mut Response,
+) -> Result<(), Error> {
+    let state_keys = state_keys(sync, &materials).await?;
+    let events = load_events(sync, &materials, &state_keys).await?;
+    let viewer = serve::viewer(sync.engine, sync.requester);
+    let composer = Composer { sync, events, state_keys, viewer };
+    for material in materials {
+        let room_nid = material.room.nid;
+        let account_data = account::of_room(sync, &data.by_room.remove(&room_nid).unwrap_or_default());
+        let room_id = material.room.id.clone();
+        if material.span.joined_at.is_some() {
+            let mut room = composer.joined(&material, typing.get(&room_nid)).await?;
+            room.account_data.events = account_data;
+            let tell_empty = material.span.whole && sync.filter.room.timeline.limit.is_none();
+            if tell_empty || !is_quiet(&room) {
+                response.rooms.join.insert(room_id, room);
+            }
+        } else {
+            let mut room = LeftRoom::new();
+            room.timeline = composer.timeline(&material);
+            room.state = composer.state(&material);
+            room.account_data.events = account_data;
+            response.rooms.leave.insert(room_id, room);
+        }
+    }
+    for (room_nids, is_invite) in [(&plan.invited, true), (&plan.knocked, false)] {
+        for room_nid in room_nids {
+            let Some(room_id) = plan.ids.get(room_nid).cloned() else { continue };
+            let stripped = sync.user.rooms.get(room_nid).and_then(|room| room.stripped_state.as_deref());
+            let events: Vec<Raw<AnyStrippedStateEvent>> =
+                stripped.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+            if is_invite {
+                let mut state = InviteState::new();
+                state.events = events;
+                response.rooms.invite.insert(room_id, InvitedRoom::from(state));
+            } else {
+                let mut state = KnockState::new();
+                state.events = events;
+                response.rooms.knock.insert(room_id, KnockedRoom::from(state));
+            }
+        }
+    }
+    response.account_data.events = account::global(sync, &data.global);
+    Ok(())
+}
+
+/// Nothing to tell of a room that is known to the client.
+fn is_quiet(room: &JoinedRoom) -> bool {
+    room.timeline.events.is_empty()
+        && !room.timeline.limited
+        && state_is_empty(&room.state)
+        && room.ephemeral.events.is_empty()
+        && room.account_data.events.is_empty()
+}
+
+fn state_is_empty(state: &State) -> bool {
+    match state {
+        State::Before(state) | State::After(state) => state.events.is_empty(),
+        _ => true,
+    }
+}
+
+/// For each room, the keys of its state to tell: all of them, or with members loaded lazily those of the senders in
+/// the timeline, of the heroes, and the user's own.
+async fn state_keys(sync: &Sync<'_>, materials: &[Material]) -> Result<HashMap<RoomNid, HashSet<KeyNid>>, Error> {
+    let mut by_room = HashMap::with_capacity(materials.len());
+    if sync.filter.room.state.lazy_load_options.is_disabled() {
+        by_room.extend(materials.iter().map(|material| (material.room.nid, material.state.keys().copied().collect())));
+        return Ok(by_room);
+    }
+    let all: Vec<KeyNid> = materials.iter().flat_map(|material| material.state.keys().copied()).collect();
+    let names = sync.engine.interner.key_names(&all).await?;
+    for material in materials {
+        let mut members: HashSet<String> = material.events.iter().map(|(_, event)| event.sender().to_string()).collect();
+        members.insert(sync.requester.user_id.to_string());
+        if material.span.whole {
+            let heroes = summary::heroes(sync.engine, &material.room, sync.requester.user_nid).await?;
+            members.extend(heroes.iter().map(ToString::to_string));
+        }
+        let wanted = material.state.keys().copied().filter(|key_nid| {
+            names.get(key_nid).is_some_and(|(event_type, state_key)| {
+                &**event_type != "m.room.member" || members.contains(&**state_key)
+            })
+        });
+        by_room.insert(material.room.nid, wanted.collect());
+    }
+    Ok(by_room)
+}
+
+/// The events of every state to tell and those that timelines replaced, with one query if any.
+async fn load_events(
+    sync: &Sync<'_>,
+    materials: &[Material],
+    state_keys: &HashMap<RoomNid, HashSet<KeyNid>>,
+) -> Result<Events, Error> {
+    let mut wanted = Vec::new();
+    for material in materials {
+        let keys = state_keys.get(&material.room.nid);
+        let told = material.state.iter().filter(|(key_nid, _)| keys.is_some_and(|keys| keys.contains(key_nid)));
+        wanted.extend(told.filter_map(|(_, event_nid)| *event_nid));
+        wanted.extend(material.events.iter().filter_map(|(_, event)| event.replaces));
+    }
+    let (mut events, missing) = sync.engine.events.partition(wanted);
+    if !missing.is_empty() {
+        let rooms: HashMap<RoomNid, _> =
+            materials.iter().map(|material| (material.room.nid, Arc::clone(&material.room))).collect();
+        let mut connection = sync.engine.db.acquire().await?;
+        let room_of = |room_nid| Some(rooms.get(&room_nid)?.in_room());
+        events.extend(sync.engine.events.load_of_rooms(&mut connection, missing, room_of).await?);
+    }
+    Ok(events)
+}
+
+struct Composer<'a> {
+    sync: &'a Sync<'a>,
+    events: Events,
+    state_keys: HashMap<RoomNid, HashSet<KeyNid>>,
+    viewer: Viewer,
+}
+
+impl Composer<'_> {
+    async fn joined(&self, material: &Material, typing: Option<&Vec<UserNid>>) -> Result<JoinedRoom, Error> {
+        let mut room = JoinedRoom::new();
+        room.timeline = self.timeline(material);
+        room.state = self.state(material);
+        if self.summary_may_have_changed(material) {
+            room.summary = summary::summary(self.sync.engine, &material.room, self.sync.requester.user_nid).await?;
+        }
+        let filter = &self.sync.filter.room.ephemeral;
+        let wanted = |event_type: &str| {
+            !filter.not_types.iter().any(|pattern| glob(pattern, event_type))
+                && filter.types.as_ref().is_none_or(|types| types.iter().any(|pattern| glob(pattern, event_type)))
+                && !crate::events::excludes_room(filter, &material.room.id)
+        };
+        let mut ephemeral: Vec<Box<RawValue>> = Vec::new();
+        if wanted("m.receipt") {
+            let viewer = self.sync.requester.user_nid;
+            ephemeral.extend(receipts::to_event(self.sync.engine, viewer, &material.receipts).await?);
+        }
+        if wanted("m.typing")
+            && let Some(users) = typing
+        {
+            ephemeral.extend(typing::to_event(self.sync.engine, users).await?);
+        }
+        room.ephemeral.events = ephemeral.into_iter().map(Raw::<AnySyncEphemeralRoomEvent>::from_json).collect();
+        Ok(room)
+    }
+
+    fn timeline(&self, material: &Material) -> Timeline {
+        let mut timeline = Timeline::new();
+        timeline.limited = material.limited;
+        let first = material.events.first().map(|(_, event)| event.place);
+        let before = match first {
+            Some(place) => HistoryToken::Place(Place { sub: place.sub.saturating_sub(1), ..place }),
+            None => HistoryToken::Sync(SyncToken {
+                generation: self.sync.head.generation,
+                position: material.span.upto,
+                ephemeral: None,
+            }),
+        };
+        timeline.prev_batch = Some(before.to_string());
+        let filter = &self.sync.filter.room.timeline;
+        if crate::events::excludes_room(filter, &material.room.id) {
+            return timeline;
+        }
+        let served = material.events.iter().map(|(position, event)| {
+            let membership = match &material.sight {
+                Some(sight) => sight.membership_at(*position),
+                None => Some(Membership::Join),
+            };
+            self.serve(event, membership)
+        });
+        timeline.events = served.map(Raw::from_json).collect();
+        timeline
+    }
+
+    fn state(&self, material: &Material) -> State {
+        let filter: &RoomEventFilter = &self.sync.filter.room.state;
+        let keys = self.state_keys.get(&material.room.nid);
+        let excluded = crate::events::excludes_room(filter, &material.room.id);
+        let told = material.state.iter().filter(|(key_nid, _)| !excluded && keys.is_some_and(|keys| keys.contains(key_nid)));
+        let events = told.filter_map(|(_, event_nid)| self.events.get(&(*event_nid)?)).filter(|event| matches(filter, event));
+        let mut state = StateEvents::default();
+        state.events = events.map(|event| Raw::from_json(self.serve(event, None))).collect();
+        if self.sync.use_state_after { State::After(state) } else { State::Before(state) }
+    }
+
+    fn serve(&self, event: &Event, membership: Option<Membership>) -> Box<RawValue> {
+        let replaced = event.replaces.and_then(|event_nid| self.events.get(&event_nid));
+        event.to_client(ClientFormat::Sync, &self.viewer, replaced.map(|event| &**event), membership.map(serve::name_of))
+    }
+
+    /// Members came or went, or the room was named: what a summary is made of.
+    fn summary_may_have_changed(&self, material: &Material) -> bool {
+        let matters = |event: &Event| {
+            event.state_key().is_some()
+                && matches!(
+                    event.event_type().to_string().as_str(),
+                    "m.room.member" | "m.room.name" | "m.room.canonical_alias"
+                )
+        };
+        material.span.whole
+            || material.events.iter().any(|(_, event)| matters(event))
+            || material.state.values().flatten().filter_map(|event_nid| self.events.get(event_nid)).any(|event| matters(event))
+    }
+}

@@ -1,0 +1,323 @@
+//! The material of a sync: for each room its timeline, the state around it and receipts, from memory where it reaches
+//! back far enough, else with a fixed number of queries for all other rooms together.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use hearth_storage::{
+    Connection, EventNid, KeyNid, Position, RoomNid,
+    events as stored_events,
+    log::{Receipt, StateChange},
+    receipts, state_changes,
+};
+
+use ruma::api::client::filter::RoomEventFilter;
+
+use super::{
+    Sync,
+    plan::{Plan, Span},
+};
+use crate::{
+    Error,
+    events::{Event, matches},
+    rooms::{self, Room, RoomEntryKind, StateMap, View, visibility::{self, Sight}},
+};
+
+/// Events of a timeline if the client's filter says nothing, and at most.
+const DEFAULT_LIMIT: usize = 10;
+const MAX_LIMIT: usize = 1000;
+
+/// What there is to tell of a room.
+#[derive(Debug)]
+pub(super) struct Material {
+    pub room: Arc<Room>,
+    pub span: Span,
+    /// The timeline, oldest first, each with its position.
+    pub events: Vec<(Position, Arc<Event>)>,
+    /// There are more events before these that are not told.
+    pub limited: bool,
+    /// The state to tell: whole, or what changed; as of the start of the timeline, or of its end if that was asked for.
+    pub state: BTreeMap<KeyNid, Option<EventNid>>,
+    pub receipts: Vec<Receipt>,
+    /// What the user may see of it; nothing where they were in it for all of the timeline.
+    pub sight: Option<Sight>,
+}
+
+/// What is taken of a room at the moment it is looked at.
+struct Draft {
+    room: Arc<Room>,
+    span: Span,
+    /// The state as of `state_upto`.
+    state: StateMap,
+    state_upto: Position,
+    recent: Option<Recent>,
+    /// The span came from the tables: its changes of state are not in `recent`, unless it is whole.
+    is_from_tables: bool,
+}
+
+/// A room's span, as far as it was taken.
+#[derive(Default)]
+struct Recent {
+    events: Vec<(Position, Arc<Event>)>,
+    more_before: bool,
+    /// Changes of state after the span's start, or for a whole one all that memory has, to `state_upto`.
+    changes: Vec<(Position, StateChange)>,
+    receipts: Vec<Receipt>,
+}
+
+/// Gathers for every joined and left room of the plan.
+pub(super) async fn gather(sync: &Sync<'_>, plan: &Plan) -> Result<Vec<Material>, Error> {
+    let spans: Vec<Span> = plan.joined.iter().chain(&plan.left).copied().collect();
+    let room_nids: Vec<RoomNid> = spans.iter().map(|span| span.room_nid).collect();
+    let loaded = rooms::load_views(sync.engine, &room_nids).await?;
+    let rooms: HashMap<RoomNid, Arc<Room>> = loaded.into_iter().map(|room| (room.nid, room)).collect();
+    let limit = limit_of(sync);
+    let mut drafts: Vec<Draft> = Vec::with_capacity(spans.len());
+    for span in spans {
+        let Some(room) = rooms.get(&span.room_nid) else { continue };
+        let draft = room.read(|view| Draft {
+            room: Arc::clone(room),
+            span,
+            state: view.state.clone(),
+            state_upto: view.upto,
+            recent: from_memory(sync, view, &span, limit),
+            is_from_tables: false,
+        });
+        drafts.extend(draft);
+    }
+    let needs_receipts_of: Vec<Span> =
+        drafts.iter().filter(|draft| draft.span.since == Position(0) || draft.recent.is_none()).map(|draft| draft.span).collect();
+    let needs_query = drafts.iter().any(|draft| draft.recent.is_none() || needs_sight(draft)) || !needs_receipts_of.is_empty();
+    let mut materials = Vec::with_capacity(drafts.len());
+    if !needs_query {
+        for mut draft in drafts {
+            let recent = draft.recent.take().unwrap_or_default();
+            materials.push(finish(sync, draft, recent, limit, None, &[]));
+        }
+        return Ok(materials);
+    }
+
+    // Taken after the views were looked at: it reaches at least as far as they do.
+    let mut transaction = sync.engine.db.begin_read().await?;
+    from_tables(sync, &mut transaction, &mut drafts, limit).await?;
+    let deltas = deltas(sync, &mut transaction, &drafts, limit).await?;
+    let mut table_receipts = receipts_of(sync, &mut transaction, &needs_receipts_of).await?;
+    let unsure: Vec<&Room> = drafts.iter().filter(|draft| needs_sight(draft)).map(|draft| &*draft.room).collect();
+    let mut sights = HashMap::new();
+    if !unsure.is_empty() {
+        let user_id = &sync.requester.user_id;
+        sights = visibility::load(sync.engine, &mut transaction, &unsure, user_id, sync.upto()).await?;
+    }
+    drop(transaction);
+    for mut draft in drafts {
+        let room_nid = draft.room.nid;
+        let mut recent = draft.recent.take().unwrap_or_default();
+        if let Some(receipts) = table_receipts.remove(&room_nid) {
+            recent.receipts = receipts;
+        }
+        let sight = sights.remove(&room_nid);
+        let delta = deltas.get(&room_nid).map_or(&[][..], Vec::as_slice);
+        materials.push(finish(sync, draft, recent, limit, sight, delta));
+    }
+    Ok(materials)
+}
+
+fn limit_of(sync: &Sync<'_>) -> usize {
+    let limit = sync.filter.room.timeline.limit.map(u64::from);
+    limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(MAX_LIMIT).min(MAX_LIMIT))
+}
+
+/// Whether some event of the draft's timeline is from before the user's time in the room, or the user is out of it.
+fn needs_sight(draft: &Draft) -> bool {
+    let Some(joined_at) = draft.span.joined_at else { return true };
+    let first = draft.recent.as_ref().and_then(|recent| recent.events.first());
+    first.is_some_and(|(position, _)| *position < joined_at)
+}
+
+/// The span from the room's latest entries in memory, if they reach back far enough.
+fn from_memory(sync: &Sync<'_>, view: &View, span: &Span, limit: usize) -> Option<Recent> {
+    let filter = &sync.filter.room.timeline;
+    let reaches_since = view.recent_since <= span.since;
+    let mut recent = Recent::default();
+    for entry in &view.recent {
+        recent.changes.extend(entry.state_changes().iter().map(|change| (entry.position, *change)));
+        if entry.position > span.upto || entry.position <= span.since {
+            continue;
+        }
+        match &entry.kind {
+            RoomEntryKind::Event(event, _) if matches(filter, event) => recent.events.push((entry.position, Arc::clone(event))),
+            RoomEntryKind::Receipt(receipt) => recent.receipts.push(receipt.clone()),
+            RoomEntryKind::Event(..) | RoomEntryKind::State(_) => {}
+        }
+    }
+    let first_of_room = view.recent.iter().find_map(|entry| match &entry.kind {
+        RoomEntryKind::Event(event, _) => Some(event.place.sequence == 1),
+        _ => None,
+    });
+    let reaches_start = view.sequence == 0 || first_of_room == Some(true);
+    let enough = recent.events.len() > limit;
+    // A whole span needs the changes from its timeline's start on, which is there if enough events are.
+    if !(reaches_since || reaches_start || (span.whole && enough)) {
+        return None;
+    }
+    recent.more_before = enough;
+    Some(recent)
+}
+
+/// Fills in the spans that memory didn't have.
+async fn from_tables(
+    sync: &Sync<'_>,
+    connection: &mut Connection,
+    drafts: &mut [Draft],
+    limit: usize,
+) -> Result<(), Error> {
+    let wanted: Vec<(RoomNid, Position, Position)> = drafts
+        .iter()
+        .filter(|draft| draft.recent.is_none())
+        .map(|draft| (draft.room.nid, draft.span.since, draft.span.upto))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let filter = &sync.filter.room.timeline;
+    // A filter may drop most rows; one more than wanted tells whether there are more.
+    let rows_wanted = if lets_all_through(filter) { limit + 1 } else { (limit + 1).max(100) };
+    let rows_wanted = i64::try_from(rows_wanted).unwrap_or(i64::MAX);
+    let rows = stored_events::newest_of_rooms(connection, &wanted, rows_wanted).await?;
+    let positions: HashMap<EventNid, Position> = rows.iter().map(|row| (row.event.event_nid, row.position)).collect();
+    let mut counts: HashMap<RoomNid, i64> = HashMap::new();
+    for row in &rows {
+        *counts.entry(row.event.room_nid).or_default() += 1;
+    }
+    let by_nid: HashMap<RoomNid, Arc<Room>> = drafts.iter().map(|draft| (draft.room.nid, Arc::clone(&draft.room))).collect();
+    let events = sync.engine.events.admit(connection, rows, |room_nid| Some(by_nid.get(&room_nid)?.in_room())).await?;
+    let mut by_room: HashMap<RoomNid, Recent> = HashMap::new();
+    for event in events {
+        let position = positions.get(&event.nid).copied().unwrap_or_default();
+        if matches(filter, &event) {
+            by_room.entry(event.room_nid).or_default().events.push((position, event));
+        }
+    }
+    // What the whole spans' states have to be taken back by.
+    let starts: Vec<(RoomNid, Position)> = drafts
+        .iter()
+        .filter(|draft| draft.recent.is_none() && draft.span.whole)
+        .map(|draft| {
+            let events = by_room.get(&draft.room.nid).map_or(&[][..], |recent| &recent.events);
+            (draft.room.nid, start_of(events, limit, draft.span.upto))
+        })
+        .collect();
+    for (room_nid, position, change) in state_changes::onwards(connection, &starts).await? {
+        by_room.entry(room_nid).or_default().changes.push((position, change));
+    }
+    for draft in drafts.iter_mut().filter(|draft| draft.recent.is_none()) {
+        let mut recent = by_room.remove(&draft.room.nid).unwrap_or_default();
+        recent.more_before = counts.get(&draft.room.nid).is_some_and(|count| *count == rows_wanted) || recent.events.len() > limit;
+        draft.recent = Some(recent);
+        draft.is_from_tables = true;
+    }
+    Ok(())
+}
+
+fn lets_all_through(filter: &RoomEventFilter) -> bool {
+    filter.types.is_none()
+        && filter.senders.is_none()
+        && filter.not_types.is_empty()
+        && filter.not_senders.is_empty()
+        && filter.url_filter.is_none()
+}
+
+/// The position of the first event of the timeline that `events` makes; the one after the span if it is empty.
+fn start_of(events: &[(Position, Arc<Event>)], limit: usize, upto: Position) -> Position {
+    let skipped = events.len().saturating_sub(limit);
+    events.get(skipped).map_or(Position(upto.0 + 1), |(position, _)| *position)
+}
+
+/// What changed between the start of each span and its timeline, or its end, for spans that memory didn't have and that
+/// aren't whole.
+async fn deltas(
+    sync: &Sync<'_>,
+    connection: &mut Connection,
+    drafts: &[Draft],
+    limit: usize,
+) -> Result<HashMap<RoomNid, Vec<StateChange>>, Error> {
+    let spans: Vec<(RoomNid, Position, Position)> = drafts
+        .iter()
+        .filter(|draft| draft.is_from_tables && !draft.span.whole)
+        .map(|draft| {
+            let events = draft.recent.as_ref().map_or(&[][..], |recent| &recent.events);
+            let start = start_of(events, limit, draft.span.upto);
+            let end = if sync.use_state_after { draft.span.upto } else { Position(start.0 - 1) };
+            (draft.room.nid, draft.span.since, end)
+        })
+        .collect();
+    let mut deltas: HashMap<RoomNid, Vec<StateChange>> = HashMap::new();
+    if !spans.is_empty() {
+        for (room_nid, change) in state_changes::between(connection, &spans).await? {
+            deltas.entry(room_nid).or_default().push(change);
+        }
+    }
+    Ok(deltas)
+}
+
+async fn receipts_of(
+    sync: &Sync<'_>,
+    connection: &mut Connection,
+    spans: &[Span],
+) -> Result<HashMap<RoomNid, Vec<Receipt>>, Error> {
+    let mut by_room: HashMap<RoomNid, Vec<Receipt>> = HashMap::new();
+    let (whole, since): (Vec<&Span>, Vec<&Span>) = spans.iter().partition(|span| span.since == Position(0));
+    for (spans, from) in [(whole, Position(0)), (since, sync.since.unwrap_or_default())] {
+        let room_nids: Vec<RoomNid> = spans.iter().map(|span| span.room_nid).collect();
+        if room_nids.is_empty() {
+            continue;
+        }
+        for (_, receipt) in receipts::of_rooms(connection, &room_nids, from, sync.upto()).await? {
+            by_room.entry(receipt.room_nid).or_default().push(receipt);
+        }
+    }
+    Ok(by_room)
+}
+
+/// Cuts the timeline to what is told, and takes the state back to where it belongs.
+fn finish(
+    sync: &Sync<'_>,
+    draft: Draft,
+    recent: Recent,
+    limit: usize,
+    sight: Option<Sight>,
+    delta: &[StateChange],
+) -> Material {
+    let Draft { room, span, state, state_upto, is_from_tables, .. } = draft;
+    let Recent { mut events, more_before, changes, receipts } = recent;
+    let mut limited = more_before || sync.cut_back;
+    if let Some(sight) = &sight
+        && let Some(hidden) = events.iter().rposition(|(position, _)| !sight.sees(*position))
+    {
+        // Without a gap in it: what comes before something that is hidden is paged to.
+        events.drain(..=hidden);
+        limited = true;
+    }
+    let skipped = events.len().saturating_sub(limit);
+    limited |= skipped > 0;
+    events.drain(..skipped);
+    let start = start_of(&events, limit, span.upto);
+    // The first change that the state to tell doesn't include.
+    let end = if sync.use_state_after { Position(span.upto.0 + 1) } else { start };
+    let told: BTreeMap<KeyNid, Option<EventNid>> = if span.whole {
+        let mut state = state;
+        let undone = changes.iter().rev().filter(|(position, _)| *position >= end && *position <= state_upto);
+        for (_, change) in undone {
+            state.set(change.key_nid, change.old);
+        }
+        state.iter().map(|(key_nid, event_nid)| (key_nid, Some(event_nid))).collect()
+    } else if is_from_tables {
+        delta.iter().map(|change| (change.key_nid, change.new)).collect()
+    } else {
+        let within = changes.iter().filter(|(position, _)| *position > span.since && *position < end);
+        within.map(|(_, change)| (change.key_nid, change.new)).collect()
+    };
+    Material { room, span, events, limited, state: told, receipts, sight }
+}

@@ -1,0 +1,168 @@
+//! `/v3/sync`: what became true since a position of the log, for one device.
+//!
+//! A sync fixes the end of its range first and tells nothing beyond it. It plans which rooms it has to speak of
+//! ([`plan`]), gathers their material from memory or with a fixed number of queries ([`gather`]), and composes the
+//! answer from it ([`compose`]).
+
+mod account;
+mod compose;
+mod gather;
+mod plan;
+mod summary;
+mod typing;
+
+use std::{sync::Arc, time::Duration};
+
+use hearth_storage::Position;
+use ruma::api::client::{
+    filter::FilterDefinition,
+    sync::sync_events::v3::{Filter, Response},
+};
+use tokio::time::Instant;
+
+use crate::{
+    Engine, Error,
+    accounts::Requester,
+    filters::{self, FilterError},
+    log::{LogHead, position_of},
+    tokens::{BadToken, SyncToken},
+    users::{self, User},
+};
+use plan::Plan;
+
+/// No sync waits longer, whatever a client asks for.
+const MAX_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What a client asks for.
+#[derive(Debug, Default)]
+pub struct SyncRequest {
+    /// The token of the sync before.
+    pub since: Option<String>,
+    /// What the client wants to know of.
+    pub filter: Option<Filter>,
+    /// State whole, as if there had been no sync before.
+    pub full_state: bool,
+    /// State as of the end of the timeline instead of its start (`state_after`).
+    pub use_state_after: bool,
+    /// How long to wait for something to tell.
+    pub timeout: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// `since` is none of our tokens.
+    #[error("`since`: {0}")]
+    BadToken(#[from] BadToken),
+    /// The filter can't be used.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// The server failed.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+/// One sync, with what was resolved of its request.
+pub(crate) struct Sync<'a> {
+    pub engine: &'a Engine,
+    pub requester: &'a Requester,
+    pub filter: Arc<FilterDefinition>,
+    pub user: Arc<User>,
+    /// The position that the client has seen everything up to; nothing at the first sync.
+    pub since: Option<Position>,
+    /// What the client has seen of the ephemeral.
+    pub since_token: Option<SyncToken>,
+    pub head: LogHead,
+    pub full_state: bool,
+    pub use_state_after: bool,
+    /// The token was cut back: timelines are told as limited.
+    pub cut_back: bool,
+}
+
+impl Sync<'_> {
+    /// The end of the range.
+    pub fn upto(&self) -> Position {
+        self.head.position
+    }
+}
+
+/// Answers a sync: at once if there is something to tell, or when there is, or when the time is over.
+pub async fn sync(engine: &Arc<Engine>, requester: &Requester, request: SyncRequest) -> Result<Response, SyncError> {
+    let filter = filters::resolve(engine, requester, request.filter.as_ref()).await?;
+    let token = request.since.as_deref().map(str::parse::<SyncToken>).transpose()?;
+    let deadline = Instant::now() + request.timeout.min(MAX_TIMEOUT);
+    let wait = engine.waiting.wait_for(requester.user_nid);
+    loop {
+        // Made before looking, so that what comes while looking wakes it.
+        let woken = wait.woken();
+        let (head, user) = present(engine, requester).await?;
+        let (since, cut_back) = match &token {
+            Some(token) => {
+                let (position, cut_back) = position_of(engine, token, head).await?;
+                (Some(position), cut_back)
+            }
+            None => (None, false),
+        };
+        let ephemeral = typing::now(engine);
+        let sync = Sync {
+            engine,
+            requester,
+            filter: Arc::clone(&filter),
+            user,
+            since,
+            since_token: token,
+            head,
+            full_state: request.full_state,
+            use_state_after: request.use_state_after,
+            cut_back,
+        };
+        let mut response = answer(&sync).await?;
+        let next = SyncToken { generation: head.generation, position: head.position, ephemeral: Some(ephemeral) };
+        response.next_batch = next.to_string();
+        let at_once = token.is_none() || request.full_state || cut_back;
+        if at_once || !is_empty(&response) || Instant::now() >= deadline || engine.shutdown.is_cancelled() {
+            return Ok(response);
+        }
+        tokio::select! {
+            () = woken => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = engine.shutdown.cancelled() => {}
+        }
+    }
+}
+
+fn is_empty(response: &Response) -> bool {
+    response.rooms.is_empty()
+        && response.account_data.events.is_empty()
+        && response.presence.events.is_empty()
+        && response.to_device.events.is_empty()
+        && response.device_lists.is_empty()
+}
+
+/// The end of the log and the user as of just there.
+async fn present(engine: &Engine, requester: &Requester) -> Result<(LogHead, Arc<User>), Error> {
+    let mut applied = engine.log.watch();
+    loop {
+        let head = *applied.borrow_and_update();
+        let user = users::load(engine, requester.user_nid).await?;
+        if user.newest <= head.position {
+            return Ok((head, user));
+        }
+        // The user is being brought up to an entry that the head doesn't include yet.
+        let newest = user.newest;
+        let reached = applied.wait_for(|head| head.position >= newest).await.is_ok();
+        if !reached {
+            return Ok((head, user));
+        }
+    }
+}
+
+async fn answer(sync: &Sync<'_>) -> Result<Response, Error> {
+    let mut response = Response::new(String::new());
+    let data = account::data(sync).await?;
+    let typing = typing::changed(sync);
+    let plan = Plan::make(sync, &data, typing.keys().copied()).await?;
+    let materials = gather::gather(sync, &plan).await?;
+    compose::compose(sync, &plan, materials, data, typing, &mut response).await?;
+    Ok(response)
+}

@@ -1,0 +1,124 @@
+//! Which rooms a sync has to speak of, and from where on.
+
+use std::collections::{HashMap, HashSet};
+
+use hearth_storage::{Position, RoomNid, log::Membership, state_changes};
+use ruma::OwnedRoomId;
+
+use super::{Sync, account::Data};
+use crate::{Error, log::Subject, rooms, users::UserRoom};
+
+/// A part of a room's history to tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub room_nid: RoomNid,
+    /// Told up to here before; 0 when nothing was.
+    pub since: Position,
+    /// Told up to here now.
+    pub upto: Position,
+    /// The state is told whole, not as what changed since.
+    pub whole: bool,
+    /// The position at which the user's unbroken time in the room began; nothing for one who is not in it.
+    pub joined_at: Option<Position>,
+}
+
+/// The rooms to speak of.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub joined: Vec<Span>,
+    pub left: Vec<Span>,
+    pub invited: Vec<RoomNid>,
+    pub knocked: Vec<RoomNid>,
+    /// The IDs of all of these.
+    pub ids: HashMap<RoomNid, OwnedRoomId>,
+}
+
+impl Plan {
+    /// Makes the plan of a sync. `typing` are the rooms in which who types has changed.
+    pub async fn make(sync: &Sync<'_>, data: &Data, typing: impl IntoIterator<Item = RoomNid>) -> Result<Self, Error> {
+        let mut plan = Self::default();
+        let touched = match sync.since {
+            Some(since) => Some(touched_rooms(sync, since, data, typing).await?),
+            None => None,
+        };
+        for (room_nid, room) in &sync.user.rooms {
+            let is_touched = touched.as_ref().is_none_or(|touched| touched.contains(room_nid));
+            plan.consider(sync, *room_nid, room, is_touched);
+        }
+        let all = plan.joined.iter().chain(&plan.left).map(|span| span.room_nid);
+        let all: Vec<RoomNid> = all.chain(plan.invited.iter().copied()).chain(plan.knocked.iter().copied()).collect();
+        plan.ids = rooms::ids(sync.engine, &all).await?;
+        plan.drop_excluded(sync);
+        Ok(plan)
+    }
+
+    fn consider(&mut self, sync: &Sync<'_>, room_nid: RoomNid, room: &UserRoom, is_touched: bool) {
+        let since = sync.since.unwrap_or_default();
+        let changed = sync.since.is_none() || room.position > since;
+        let upto = sync.upto();
+        match room.membership {
+            Membership::Join => {
+                let came = sync.since.is_none() || room.joined_at.is_none_or(|joined_at| joined_at > since);
+                if came || is_touched || sync.full_state {
+                    let whole = came || sync.full_state;
+                    // What a room told before it was left and joined again is not told as known.
+                    let since = if came { Position(0) } else { since };
+                    self.joined.push(Span { room_nid, since, upto, whole, joined_at: room.joined_at });
+                }
+            }
+            Membership::Invite if changed => self.invited.push(room_nid),
+            Membership::Knock if changed => self.knocked.push(room_nid),
+            Membership::Leave | Membership::Ban if !room.forgotten => {
+                // Without being asked, a client is told of a leave once, and not of those before its first sync.
+                let told = if sync.since.is_some() { changed } else { sync.filter.room.include_leave };
+                let again = sync.full_state && sync.filter.room.include_leave;
+                if told || again {
+                    let whole = sync.since.is_none() || sync.full_state;
+                    self.left.push(Span { room_nid, since, upto: room.position.min(upto), whole, joined_at: None });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn drop_excluded(&mut self, sync: &Sync<'_>) {
+        let filter = &sync.filter.room;
+        let ids = &self.ids;
+        let kept = |room_nid: RoomNid| {
+            ids.get(&room_nid).is_some_and(|room_id| {
+                !filter.not_rooms.contains(room_id) && filter.rooms.as_ref().is_none_or(|rooms| rooms.contains(room_id))
+            })
+        };
+        self.joined.retain(|span| kept(span.room_nid));
+        self.left.retain(|span| kept(span.room_nid));
+        self.invited.retain(|room_nid| kept(*room_nid));
+        self.knocked.retain(|room_nid| kept(*room_nid));
+    }
+}
+
+/// The rooms of which there may be something to tell since `since`. From memory, unless that is too long ago.
+async fn touched_rooms(
+    sync: &Sync<'_>,
+    since: Position,
+    data: &Data,
+    typing: impl IntoIterator<Item = RoomNid>,
+) -> Result<HashSet<RoomNid>, Error> {
+    let mut touched: HashSet<RoomNid> = match sync.engine.log.recent.subjects(since, sync.upto()) {
+        Some(subjects) => subjects
+            .into_iter()
+            .filter_map(|subject| match subject {
+                Subject::Room(room_nid) => Some(room_nid),
+                Subject::User(_) => None,
+            })
+            .collect(),
+        None => {
+            let joined: Vec<RoomNid> = sync.user.rooms_with(Membership::Join).collect();
+            let mut connection = sync.engine.db.acquire().await?;
+            let changed = state_changes::rooms_that_changed(&mut connection, &joined, since, sync.upto()).await?;
+            changed.into_iter().collect()
+        }
+    };
+    touched.extend(data.by_room.keys().copied());
+    touched.extend(typing);
+    Ok(touched)
+}
