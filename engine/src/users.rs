@@ -15,6 +15,8 @@ use crate::{Engine, Error};
 
 /// Memberships kept in memory, of all users together.
 const BUDGET: u64 = 2_000_000;
+/// What a user without rooms counts for.
+const EMPTY_WEIGHT: u64 = 8;
 
 /// A user's membership in a room.
 #[derive(Debug, Clone)]
@@ -45,7 +47,11 @@ pub struct User {
 }
 
 #[derive(Debug, Clone)]
-struct Holder(Arc<Mutex<State>>);
+struct Holder {
+    state: Arc<Mutex<State>>,
+    /// As of when it was put in the cache, which must not see it change.
+    weight: u64,
+}
 
 #[derive(Debug)]
 enum State {
@@ -59,10 +65,7 @@ struct ByRooms;
 
 impl Weighter<UserNid, Holder> for ByRooms {
     fn weight(&self, _: &UserNid, holder: &Holder) -> u64 {
-        match &*holder.0.lock() {
-            State::Loading(..) => 8,
-            State::Loaded(user, _) => 8 + user.rooms.len() as u64,
-        }
+        holder.weight
     }
 }
 
@@ -84,7 +87,7 @@ impl Users {
     /// Brings a user up to a change of membership.
     pub(crate) fn apply_membership(&self, position: Position, change: &MembershipChange) {
         let Some(holder) = self.cache.get(&change.user_nid) else { return };
-        match &mut *holder.0.lock() {
+        match &mut *holder.state.lock() {
             State::Loading(pending, _) => pending.push((position, change.clone())),
             State::Loaded(user, loaded_at) if position > *loaded_at => set(Arc::make_mut(user), position, change),
             State::Loaded(..) => {}
@@ -94,7 +97,7 @@ impl Users {
     /// Brings a user up to a change of account data.
     pub(crate) fn apply_account_data(&self, position: Position, data: &AccountData) {
         let Some(holder) = self.cache.get(&data.user_nid) else { return };
-        match &mut *holder.0.lock() {
+        match &mut *holder.state.lock() {
             State::Loading(_, newest) => *newest = Some(position),
             State::Loaded(user, _) => Arc::make_mut(user).account_data = position,
         }
@@ -119,7 +122,7 @@ fn set(user: &mut User, position: Position, change: &MembershipChange) {
 /// What the log says of a user, at least up to now.
 pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error> {
     // In the cache before the snapshot is taken: an entry that is not in the one reaches the other.
-    let fresh = || Holder(Arc::new(Mutex::new(State::Loading(Vec::new(), None))));
+    let fresh = || Holder { state: Arc::new(Mutex::new(State::Loading(Vec::new(), None))), weight: EMPTY_WEIGHT };
     let holder = match engine.users.cache.get(&user_nid) {
         Some(holder) => holder,
         None => {
@@ -128,7 +131,7 @@ pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error
             holder
         }
     };
-    if let State::Loaded(user, _) = &*holder.0.lock() {
+    if let State::Loaded(user, _) = &*holder.state.lock() {
         return Ok(Arc::clone(user));
     }
     let mut transaction = engine.db.begin_read().await?;
@@ -140,7 +143,7 @@ pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error
     for row in stored {
         set(&mut user, row.position, &row.membership);
     }
-    let mut state = holder.0.lock();
+    let mut state = holder.state.lock();
     if let State::Loading(pending, newest) = &mut *state {
         user.account_data = user.account_data.max(newest.unwrap_or_default());
         for (position, change) in pending.iter().filter(|(position, _)| *position > loaded_at) {
@@ -152,8 +155,9 @@ pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error
     let user = Arc::clone(user);
     drop(state);
     // It weighs more now than when it was put there.
-    if engine.users.cache.get(&user_nid).is_some_and(|cached| Arc::ptr_eq(&cached.0, &holder.0)) {
-        engine.users.cache.insert(user_nid, holder);
+    if engine.users.cache.get(&user_nid).is_some_and(|cached| Arc::ptr_eq(&cached.state, &holder.state)) {
+        let weight = EMPTY_WEIGHT + user.rooms.len() as u64;
+        engine.users.cache.insert(user_nid, Holder { weight, ..holder });
     }
     Ok(user)
 }
