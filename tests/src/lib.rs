@@ -1,1 +1,23 @@
-//! placeholder
+//! The harness of the whole-server tests: servers, and clients to speak to them.
+//!
+//! [`Server`] is a whole server in this process, on a database of its own; several may run side by side.
+//! [`HearthProcess`] is the binary `hearth`, to be killed. [`Client`] is a user's device: its verbs send JSON and
+//! give back the [`Answer`], whatever it is. Knows nothing of what is inside a server.
+
+mod answer;
+mod client;
+mod process;
+mod server;
+mod sync;
+mod verbs;
+mod waiting;
+
+pub use answer::Answer;
+pub use client::Client;
+pub use process::HearthProcess;
+pub use server::{SHARED_SECRET, Server};
+pub use sync::{
+    account_data, ephemeral, has_left, is_invited, is_joined, state, state_has, timeline, timeline_has,
+};
+pub use verbs::{PASSWORD, encoded, event_ids, public_chat, text};
+pub use waiting::{PATIENCE, until, within};

@@ -44,7 +44,17 @@ const MAP: &[(&str, &[&str])] = &[
 /// What a crate must not import, nor reach through what it imports.
 const UNKNOWN: &[(&str, &[&str])] = &[
     ("hearth-storage", &["axum", "http", "hyper", "reqwest", "ruma"]),
-    ("hearth-engine", &["axum", "http-body-util", "hyper", "reqwest", "tower", "tower-http"]),
+    (
+        "hearth-engine",
+        &[
+            "axum",
+            "http-body-util",
+            "hyper",
+            "reqwest",
+            "tower",
+            "tower-http",
+        ],
+    ),
 ];
 
 /// Where sqlx is named. Below them it is in every program, of course.
@@ -77,7 +87,11 @@ fn metadata() -> Value {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON")
 }
 
@@ -91,14 +105,21 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
 
 /// Our own packages by name.
 fn ours(metadata: &Value) -> BTreeMap<&str, &Value> {
-    let members: BTreeSet<_> = list(metadata, "workspace_members").iter().filter_map(Value::as_str).collect();
-    let packages = list(metadata, "packages").iter().filter(|package| members.contains(text(package, "id")));
+    let members: BTreeSet<_> = list(metadata, "workspace_members")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let packages = list(metadata, "packages")
+        .iter()
+        .filter(|package| members.contains(text(package, "id")));
     packages.map(|package| (text(package, "name"), package)).collect()
 }
 
 /// What a package imports directly; its tests may import more.
 fn imports(package: &Value) -> BTreeSet<&str> {
-    let normal = list(package, "dependencies").iter().filter(|dependency| dependency["kind"].is_null());
+    let normal = list(package, "dependencies")
+        .iter()
+        .filter(|dependency| dependency["kind"].is_null());
     normal.map(|dependency| text(dependency, "name")).collect()
 }
 
@@ -107,12 +128,22 @@ fn every_crate_is_on_the_map_and_imports_only_along_it() {
     let metadata = metadata();
     let ours = ours(&metadata);
     let map: BTreeMap<_, _> = MAP.iter().copied().collect();
-    assert_eq!(ours.keys().collect::<Vec<_>>(), map.keys().collect::<Vec<_>>(), "the map names every crate");
+    assert_eq!(
+        ours.keys().collect::<Vec<_>>(),
+        map.keys().collect::<Vec<_>>(),
+        "the map names every crate"
+    );
     for (name, package) in &ours {
         let allowed: BTreeSet<_> = map[name].iter().copied().collect();
-        let found: BTreeSet<_> = imports(package).into_iter().filter(|import| ours.contains_key(import)).collect();
+        let found: BTreeSet<_> = imports(package)
+            .into_iter()
+            .filter(|import| ours.contains_key(import))
+            .collect();
         let against: Vec<_> = found.difference(&allowed).collect();
-        assert!(against.is_empty(), "{name} imports {against:?} against the map of DESIGN.md");
+        assert!(
+            against.is_empty(),
+            "{name} imports {against:?} against the map of DESIGN.md"
+        );
     }
 }
 
@@ -121,7 +152,10 @@ fn storage_is_named_only_by_engine_homeserver_and_tests() {
     let metadata = metadata();
     for (name, package) in ours(&metadata) {
         if imports(package).contains("hearth-storage") {
-            assert!(["hearth-engine", "homeserver", "hearth-tests"].contains(&name), "{name} names storage");
+            assert!(
+                ["hearth-engine", "homeserver", "hearth-tests"].contains(&name),
+                "{name} names storage"
+            );
         }
     }
 }
@@ -131,7 +165,9 @@ fn sqlx_is_named_only_by_storage_and_tests() {
     let metadata = metadata();
     for (name, package) in ours(&metadata) {
         // Of dependencies of any kind: a test that needs SQL has a question for storage.
-        let named = list(package, "dependencies").iter().any(|dependency| text(dependency, "name") == "sqlx");
+        let named = list(package, "dependencies")
+            .iter()
+            .any(|dependency| text(dependency, "name") == "sqlx");
         assert!(!named || SQLX.contains(&name), "{name} names sqlx");
     }
 }
@@ -139,18 +175,30 @@ fn sqlx_is_named_only_by_storage_and_tests() {
 #[test]
 fn lower_crates_do_not_reach_what_they_know_nothing_of() {
     let metadata = metadata();
-    let names: BTreeMap<_, _> =
-        list(&metadata, "packages").iter().map(|package| (text(package, "id"), text(package, "name"))).collect();
+    let names: BTreeMap<_, _> = list(&metadata, "packages")
+        .iter()
+        .map(|package| (text(package, "id"), text(package, "name")))
+        .collect();
     let edges: BTreeMap<_, _> = list(&metadata["resolve"], "nodes")
         .iter()
         .map(|node| {
-            let is_normal = |dependency: &&Value| list(dependency, "dep_kinds").iter().any(|kind| kind["kind"].is_null());
-            let to = list(node, "deps").iter().filter(is_normal).map(|dependency| text(dependency, "pkg"));
+            let is_normal = |dependency: &&Value| {
+                list(dependency, "dep_kinds")
+                    .iter()
+                    .any(|kind| kind["kind"].is_null())
+            };
+            let to = list(node, "deps")
+                .iter()
+                .filter(is_normal)
+                .map(|dependency| text(dependency, "pkg"));
             (text(node, "id"), to.collect::<Vec<_>>())
         })
         .collect();
     for (crate_name, unknown) in UNKNOWN {
-        let start = names.iter().find(|(_, name)| *name == crate_name).map(|(id, _)| *id);
+        let start = names
+            .iter()
+            .find(|(_, name)| *name == crate_name)
+            .map(|(id, _)| *id);
         let mut reached = BTreeSet::new();
         let mut next = vec![start.expect("the crate exists")];
         while let Some(id) = next.pop() {
@@ -168,13 +216,20 @@ fn lower_crates_do_not_reach_what_they_know_nothing_of() {
 #[test]
 fn everything_built_in_has_a_fitting_licence_and_comes_from_crates_io() {
     let metadata = metadata();
-    let resolved: BTreeSet<_> =
-        list(&metadata["resolve"], "nodes").iter().map(|node| text(node, "id")).collect();
-    let built = list(&metadata, "packages").iter().filter(|package| resolved.contains(text(package, "id")));
+    let resolved: BTreeSet<_> = list(&metadata["resolve"], "nodes")
+        .iter()
+        .map(|node| text(node, "id"))
+        .collect();
+    let built = list(&metadata, "packages")
+        .iter()
+        .filter(|package| resolved.contains(text(package, "id")));
     let mut checked = 0;
     for package in built {
         let (name, licence) = (text(package, "name"), text(package, "license"));
-        assert!(is_fit(licence) || EXCEPTIONS.contains(&(name, licence)), "{name} has the licence {licence:?}");
+        assert!(
+            is_fit(licence) || EXCEPTIONS.contains(&(name, licence)),
+            "{name} has the licence {licence:?}"
+        );
         let source = package["source"].as_str();
         let ours = source.is_none() && text(package, "license") == "Apache-2.0";
         let published = source == Some("registry+https://github.com/rust-lang/crates.io-index");
@@ -193,15 +248,29 @@ fn is_fit(expression: &str) -> bool {
         return bare.split(" OR ").all(is_listed);
     }
     let expression = expression.replace('/', " OR ");
-    expression.split(" OR ").any(|choice| choice.split(" AND ").all(is_listed))
+    expression
+        .split(" OR ")
+        .any(|choice| choice.split(" AND ").all(is_listed))
 }
 
 #[test]
 fn expressions_of_licences_are_understood() {
-    for fit in ["MIT", "MIT OR Apache-2.0", "MIT/Apache-2.0", "GPL-3.0-only OR MIT", "(MIT OR ISC) AND Zlib"] {
+    for fit in [
+        "MIT",
+        "MIT OR Apache-2.0",
+        "MIT/Apache-2.0",
+        "GPL-3.0-only OR MIT",
+        "(MIT OR ISC) AND Zlib",
+    ] {
         assert!(is_fit(fit), "{fit}");
     }
-    for unfit in ["", "GPL-3.0-only", "AGPL-3.0-only", "MIT AND LGPL-2.1-only", "(MIT OR ISC) AND GPL-3.0-only"] {
+    for unfit in [
+        "",
+        "GPL-3.0-only",
+        "AGPL-3.0-only",
+        "MIT AND LGPL-2.1-only",
+        "(MIT OR ISC) AND GPL-3.0-only",
+    ] {
         assert!(!is_fit(unfit), "{unfit}");
     }
 }

@@ -1,0 +1,169 @@
+//! A whole server in this process, as a value: its own database, its own data directory, its own listener.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use hearth_storage::test_database::TestDatabase;
+use homeserver::{
+    StartError,
+    config::{self, Listener, Settings},
+};
+use tempfile::TempDir;
+use tokio::time::sleep;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::Client;
+
+/// What `/_synapse/admin/v1/register` asks for.
+pub const SHARED_SECRET: &str = "a secret of the tests";
+
+/// How often another port is tried, or the same again, when somebody took it meanwhile.
+const ATTEMPTS: usize = 20;
+
+/// A running server. Dropped, its database goes too.
+#[derive(Debug)]
+pub struct Server {
+    running: Option<homeserver::Server>,
+    settings: Settings,
+    database: Option<TestDatabase>,
+    anonymous: Client,
+    _data_dir: TempDir,
+}
+
+impl Server {
+    /// Starts one on which anyone may register and nothing is limited.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Starts one with other settings.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        // Warnings and errors, shown beside a failed test.
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(LevelFilter::WARN)
+            .with_test_writer()
+            .try_init();
+        let data_dir = TempDir::new().expect("a directory can be made");
+        let database = TestDatabase::new().await;
+        let mut settings = settings(data_dir.path(), &database.url);
+        change(&mut settings);
+        let mut attempts = 0;
+        let running = loop {
+            choose_address(&mut settings);
+            match homeserver::Server::start(&settings, None).await {
+                Ok(running) => break running,
+                Err(StartError::Bind(_)) if attempts < ATTEMPTS => attempts += 1,
+                Err(error) => panic!("the server does not start: {error:?}"),
+            }
+        };
+        let anonymous = Client::anonymous(&format!("http://{}", running.addresses()[0]));
+        Self {
+            running: Some(running),
+            settings,
+            database: Some(database),
+            anonymous,
+            _data_dir: data_dir,
+        }
+    }
+
+    /// Stops it in order, and starts it anew on the same database and address.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub async fn restart(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
+        let mut attempts = 0;
+        let running = loop {
+            match homeserver::Server::start(&self.settings, None).await {
+                Ok(running) => break running,
+                Err(StartError::Bind(_)) if attempts < ATTEMPTS => attempts += 1,
+                Err(error) => panic!("the server does not start again: {error:?}"),
+            }
+            sleep(Duration::from_millis(100)).await;
+        };
+        self.running = Some(running);
+    }
+
+    /// The name in its users' IDs: `127.0.0.1:PORT`.
+    pub fn name(&self) -> &str {
+        self.settings.server_name.as_str()
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://{}", self.settings.listeners[0].address)
+    }
+
+    /// The URL of its database, for what no request tells.
+    ///
+    /// # Panics
+    ///
+    /// Never: it has one until it is dropped.
+    pub fn database_url(&self) -> &str {
+        &self.database.as_ref().expect("it is not dropped yet").url
+    }
+
+    /// Someone without an account.
+    pub fn anonymous(&self) -> &Client {
+        &self.anonymous
+    }
+
+    /// A new user.
+    pub async fn register(&self, username: &str) -> Client {
+        self.anonymous
+            .session_of(&self.anonymous.register(username).await.ok())
+    }
+}
+
+/// A port that is free now, in the name too: discovery needs no test hook then.
+fn choose_address(settings: &mut Settings) {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let address: SocketAddr = probe.local_addr().expect("a bound socket has an address");
+    settings.server_name = address
+        .to_string()
+        .try_into()
+        .expect("an address is a server name");
+    settings.listeners = vec![Listener::plain(address)];
+}
+
+/// Through a file, as an operator's.
+fn settings(data_dir: &Path, database_url: &str) -> Settings {
+    let path = data_dir.join("hearth.toml");
+    let text = format!(
+        "server_name = \"localhost\"\ndata_dir = {data_dir:?}\n\
+         [database]\nurl = {database_url:?}\nmax_connections = 8\n\
+         [registration]\nopen = true\nshared_secret = {SHARED_SECRET:?}\n\
+         [rate_limits]\nenabled = false\n"
+    );
+    fs::write(&path, text).expect("the configuration can be written");
+    config::load(Some(&path), [])
+        .expect("the configuration can be read")
+        .settings
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let Some(database) = self.database.take() else {
+            return;
+        };
+        // A thread of its own: the test's runtime may be the one that is ending.
+        let dropped = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map(|runtime| runtime.block_on(database.drop_now()))
+        });
+        // A database left over is dropped by the next run.
+        let _ = dropped.join();
+    }
+}
