@@ -54,11 +54,6 @@ impl Waiting {
             waiters.notify.notify_waiters();
         }
     }
-
-    /// How many wait.
-    pub fn total(&self) -> usize {
-        self.total.load(Ordering::Relaxed)
-    }
 }
 
 impl Wait<'_> {

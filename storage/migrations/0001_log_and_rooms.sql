@@ -270,6 +270,29 @@ COMMENT ON COLUMN aliases.room_nid IS 'The room it points to.';
 COMMENT ON COLUMN aliases.creator_nid IS 'Who made it, and may delete it.';
 COMMENT ON COLUMN aliases.created_at IS 'When, in milliseconds.';
 
+-- The sequence number of the last live event of a room at a position of the log; 0 if there was none. Both rise
+-- together, and sequence numbers have no gaps: a search by halves finds it, however long the room is.
+CREATE FUNCTION sequence_at(p_room_nid bigint, p_position bigint) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    low bigint := 0;
+    high bigint;
+    middle bigint;
+    at_middle bigint;
+BEGIN
+    SELECT sequence INTO high FROM room_heads WHERE room_nid = p_room_nid;
+    WHILE low < high LOOP
+        middle := (low + high + 1) / 2;
+        SELECT position INTO at_middle FROM events WHERE room_nid = p_room_nid AND sequence = middle AND sub = 0;
+        IF at_middle <= p_position THEN
+            low := middle;
+        ELSE
+            high := middle - 1;
+        END IF;
+    END LOOP;
+    RETURN low;
+END
+$$;
+
 -- The rows of a batch, as the committer hands them over (storage/src/log/rows.rs).
 CREATE TYPE batch_room AS (room_nid bigint, room_id text, room_version text, published boolean);
 CREATE TYPE batch_head AS (room_nid bigint, sequence_before bigint, sequence bigint, forward_extremities bigint[], state_nid bigint);

@@ -183,7 +183,9 @@ pub async fn newest_of_rooms(
         "JOIN (SELECT n.event_nid FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS room (room_nid, since, upto)
                CROSS JOIN LATERAL (
                    SELECT x.event_nid FROM events x
-                   WHERE x.room_nid = room.room_nid AND x.position > room.since AND x.position <= room.upto AND x.sub = 0
+                   WHERE x.room_nid = room.room_nid AND x.sub = 0
+                       AND x.sequence > sequence_at(room.room_nid, room.since)
+                       AND x.sequence <= sequence_at(room.room_nid, room.upto)
                    ORDER BY x.sequence DESC LIMIT $4
                ) n) newest ON newest.event_nid = e.event_nid
          ORDER BY e.room_nid, e.sequence",
@@ -196,16 +198,10 @@ pub async fn newest_of_rooms(
 
 /// The place in a room up to which the log had come at `position`: that of its last live event by then.
 pub async fn place_at(connection: &mut Connection, room_nid: RoomNid, position: Position) -> Result<Place> {
-    let sequence = sqlx::query_scalar!(
-        "SELECT sequence FROM events WHERE room_nid = $1 AND position <= $2 AND sub = 0
-         ORDER BY sequence DESC LIMIT 1",
-        room_nid.0,
-        position.0
-    )
-    .fetch_optional(connection)
-    .await?
-    .flatten();
-    Ok(Place { sequence: sequence.unwrap_or(0), sub: 0 })
+    let sequence = sqlx::query_scalar!(r#"SELECT sequence_at($1, $2) AS "sequence!""#, room_nid.0, position.0)
+        .fetch_one(connection)
+        .await?;
+    Ok(Place { sequence, sub: 0 })
 }
 
 /// The event a request of a device made, if it made one.

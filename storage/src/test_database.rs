@@ -102,6 +102,7 @@ fn with_database(server: &str, name: &str) -> String {
     options.database(name).to_url_lossy().to_string()
 }
 
+#[expect(clippy::disallowed_methods, reason = "a name for a test's database, not a time")]
 fn unique() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos())
 }

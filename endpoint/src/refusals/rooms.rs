@@ -35,6 +35,11 @@ impl From<SendMessageError> for MatrixError {
             SendMessageError::UnknownRoom => Self::forbidden("You are not in this room."),
             SendMessageError::BadContent(error) => Self::bad_json(error.to_string()),
             error @ SendMessageError::RedactsNothing => Self::bad_json(error.to_string()),
+            error @ SendMessageError::UnreachableUser(_) => Self::forbidden(error.to_string()),
+            error @ SendMessageError::BadAlias(_) => {
+                Self::new(StatusCode::BAD_REQUEST, ErrorKind::BadAlias, error.to_string())
+            }
+            error @ SendMessageError::NoAlias(_) => Self::invalid_param(error.to_string()),
             SendMessageError::Send(error) => error.into(),
         }
     }

@@ -37,7 +37,7 @@ async fn accept(engine: &Arc<Engine>, message: TailMessage) {
         return;
     }
     if message.generation > head.generation {
-        begin_generation(engine, message.generation, message.from);
+        begin_generation(engine, message.generation).await;
     }
     let head = engine.log.head();
     if message.from > head.position {
@@ -49,14 +49,30 @@ async fn accept(engine: &Arc<Engine>, message: TailMessage) {
     }
 }
 
-/// The database failed over and the log lost its end: what memory holds may never have been committed.
-fn begin_generation(engine: &Engine, generation: i32, parted_at: Position) {
-    tracing::error!(generation, position = parted_at.0, "a new generation of the log: memory starts anew");
+/// The database failed over and the log lost its end: what memory holds may never have been committed. Goes back to
+/// where the generations parted, which only the table knows: the message that told of it may be lost.
+async fn begin_generation(engine: &Engine, generation: i32) {
+    let seen = engine.log.head();
+    let parted_at = loop {
+        let read = async {
+            let mut connection = engine.db.acquire().await?;
+            log::parted_at(&mut connection, seen.generation).await
+        };
+        match read.await {
+            Ok(parted_at) => break parted_at.unwrap_or(seen.position),
+            Err(error) => {
+                tracing::warn!(%error, "could not read where the log parted; trying again");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    };
+    let position = parted_at.min(seen.position);
+    tracing::error!(generation, position = position.0, "a new generation of the log: memory starts anew");
     engine.rooms.clear();
     engine.users.clear();
     engine.events.clear();
-    engine.log.recent.reset(parted_at);
-    engine.log.set_head(LogHead { generation, position: parted_at });
+    engine.log.recent.reset(position);
+    engine.log.set_head(LogHead { generation, position });
 }
 
 async fn check_silence(engine: &Arc<Engine>) {
@@ -66,8 +82,10 @@ async fn check_silence(engine: &Arc<Engine>) {
     };
     match read.await {
         Ok((generation, position)) => {
-            let head = engine.log.head();
-            if generation == head.generation && position > head.position {
+            if generation > engine.log.head().generation {
+                begin_generation(engine, generation).await;
+            }
+            if position > engine.log.head().position {
                 catch_up(engine, position).await;
             }
         }

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use hearth_storage::log::{Change, CommitError};
-use ruma::OwnedEventId;
-
 use super::{
     Room,
     decide::{DecideError, Signer, Target, decide},
@@ -97,9 +95,4 @@ pub(super) async fn commit_first(engine: &Engine, change: Change) -> Result<(), 
         Err(CommitError::Constraint(name)) => Err(SendError::Constraint(name)),
         Err(error) => Err(Error::from(error).into()),
     }
-}
-
-/// The IDs of events.
-pub(crate) fn event_id(event: &Arc<Event>) -> OwnedEventId {
-    event.event_id.clone()
 }

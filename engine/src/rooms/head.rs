@@ -85,11 +85,6 @@ impl HeadCell {
         }
     }
 
-    /// A copy of the head, cheap. Deciding is done with [`HeadCell::decide`].
-    pub fn peek(&self) -> Option<Head> {
-        self.0.lock().head.clone()
-    }
-
     /// Looks at the state of the head.
     pub fn state(&self) -> Option<StateMap> {
         self.0.lock().head.as_ref().map(|head| head.state.clone())

@@ -91,20 +91,25 @@ pub async fn messages(
     let mut transaction = engine.db.begin_read().await.map_err(Error::from)?;
     let sight = visibility::load(engine, &mut transaction, &[&room], &requester.user_id, head.position).await?;
     let sight = sight.get(&room.nid).cloned().unwrap_or_default();
+    // No further than the reader may look, whatever token they come with.
+    let end = match access {
+        Access::UntilLeft(..) => events::place_at(&mut transaction, room.nid, upto).await.map_err(Error::from)?,
+        _ => Place::END,
+    };
     let edge = match request.direction {
-        Direction::Backward => Place::END,
+        Direction::Backward => end,
         Direction::Forward => Place::START,
     };
     let resolve = async |connection: &mut Connection, token: Option<&str>, default: Place| match token {
         Some(token) => place_of(engine, connection, &room, token.parse()?, head).await,
         None => Ok(default),
     };
-    let from = resolve(&mut transaction, request.from, edge).await?;
+    let from = resolve(&mut transaction, request.from, edge).await?.min(end);
     let far = match request.direction {
         Direction::Backward => Place::START,
-        Direction::Forward => Place::END,
+        Direction::Forward => end,
     };
-    let to = resolve(&mut transaction, request.to, far).await?;
+    let to = resolve(&mut transaction, request.to, far).await?.min(end);
     let walk = Walk { engine, room: &room, sight: &sight, filter: request.filter, direction: request.direction, upto };
     let walked = walk.run(&mut transaction, from, to, request.limit.min(MAX_LIMIT)).await?;
     drop(transaction);

@@ -31,11 +31,10 @@ pub use commit::SendError;
 pub use decide::DecideError;
 pub(crate) use draft::{Draft, content_from_json};
 pub(crate) use load::{by_id, by_nid, load_views};
-pub(crate) use members::Member;
 pub(crate) use prune::prune_redacted;
 pub use registry::{Room, Rooms};
 pub use state::StateMap;
-pub(crate) use view::{RoomEntry, RoomEntryKind, View};
+pub(crate) use view::{RoomEntryKind, View};
 
 /// Brings a room in memory up to an entry about it. A room that isn't in memory will read it from the tables.
 pub(crate) async fn apply(engine: &Arc<Engine>, room_nid: RoomNid, entry: &Entry) {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use hearth_storage::log::Membership;
 use ruma::{
-    CanonicalJsonValue, EventId, OwnedEventId, RoomId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomAliasId, OwnedUserId, RoomId, UserId,
     events::{StateEventType, TimelineEventType},
 };
 
@@ -16,6 +17,7 @@ use super::{
 use crate::{
     Engine, Error,
     accounts::Requester,
+    aliases,
     transactions::{self, Begun},
     typing,
 };
@@ -32,6 +34,15 @@ pub enum SendMessageError {
     /// A redaction that doesn't say what to redact.
     #[error("a redaction names the event to redact, in the `redacts` of its content")]
     RedactsNothing,
+    /// A user of another server, which can't be asked.
+    #[error("{0} is on another server, and this one does not federate")]
+    UnreachableUser(OwnedUserId),
+    /// An alias that doesn't point to the room.
+    #[error("the alias {0} does not point to this room")]
+    BadAlias(String),
+    /// What should be an alias is none.
+    #[error("{0:?} is not a room alias")]
+    NoAlias(String),
     /// It was decided against, or could not be committed.
     #[error(transparent)]
     Send(#[from] SendError),
@@ -87,6 +98,15 @@ pub async fn redact(
     once(engine, requester, room_id, endpoint, txn_id, draft).await
 }
 
+/// The room, for one who is in it: nobody else makes the server remember names of types and keys.
+async fn joined_room(engine: &Engine, requester: &Requester, room_id: &RoomId) -> Result<Arc<Room>, SendMessageError> {
+    let room = by_id(engine, room_id).await?.ok_or(SendMessageError::UnknownRoom)?;
+    match room.read(|view| view.members.get(requester.user_nid)).flatten() {
+        Some(Membership::Join) => Ok(room),
+        _ => Err(SendMessageError::UnknownRoom),
+    }
+}
+
 fn message_of(requester: &Requester) -> Draft {
     Draft {
         sender: requester.user_id.clone(),
@@ -114,7 +134,7 @@ async fn once(
         Begun::Repeated(event_id) => return Ok(event_id),
         Begun::New(doing) => doing,
     };
-    let room = by_id(engine, room_id).await?.ok_or(SendMessageError::UnknownRoom)?;
+    let room = joined_room(engine, requester, room_id).await?;
     draft.request = Some(ClientRequest { device_nid: requester.device_nid, request_key: key, txn_id: txn_id.into() });
     // A task of its own: a caller that goes away must not leave it open whether the request was done.
     let is_message = matches!(draft.event_type, TimelineEventType::RoomMessage | TimelineEventType::RoomEncrypted);
@@ -152,24 +172,65 @@ pub async fn send_state(
     content: &str,
 ) -> Result<OwnedEventId, SendStateError> {
     let content = content_from_json(content)?;
-    let room = by_id(engine, room_id).await?.ok_or(SendMessageError::UnknownRoom)?;
+    let room = joined_room(engine, requester, room_id).await?;
     let sender = (requester.user_id.clone(), requester.user_nid);
     let draft = Draft::state(sender, event_type.to_string(), state_key, content);
+    check_invite(engine, &draft)?;
+    check_aliases(engine, &room, &draft).await?;
     if let Some(event_id) = stands_already(engine, &room, &draft).await? {
         return Ok(event_id);
     }
     Ok(commit_one(engine, &room, draft).await?.event_id.clone())
 }
 
-/// The current state event that says just what `draft` would, by the same user who is still joined.
+/// The current state event that says just what `draft` would, by the same user.
 async fn stands_already(engine: &Engine, room: &Room, draft: &Draft) -> Result<Option<OwnedEventId>, Error> {
     let Some(state_key) = &draft.state_key else { return Ok(None) };
     let Some(current) = super::read::current_state_event(engine, room, &draft.event_type.to_string(), state_key).await? else {
         return Ok(None);
     };
-    let joined = room.read(|view| view.members.get(draft.sender_nid)).flatten() == Some(hearth_storage::log::Membership::Join);
-    let same = joined
-        && current.sender() == draft.sender
+    let same = current.sender() == draft.sender
         && content_from_json(current.content().get()).is_ok_and(|content| content == draft.content);
     Ok(same.then(|| current.event_id.clone()))
+}
+
+/// An invite sent as state is one all the same: a user of another server would have to be told by it.
+fn check_invite(engine: &Engine, draft: &Draft) -> Result<(), SendMessageError> {
+    let invited = draft.state_key.as_deref().filter(|_| draft.membership() == Some("invite"));
+    let remote = invited
+        .and_then(|user_id| <&UserId>::try_from(user_id).ok())
+        .filter(|user_id| user_id.server_name() != engine.config.server_name);
+    remote.map_or(Ok(()), |user_id| Err(SendMessageError::UnreachableUser(user_id.to_owned())))
+}
+
+/// The aliases that a canonical alias event adds must point to the room (client-server API, `PUT …/state`).
+async fn check_aliases(engine: &Engine, room: &Room, draft: &Draft) -> Result<(), SendMessageError> {
+    if draft.event_type != TimelineEventType::RoomCanonicalAlias {
+        return Ok(());
+    }
+    let current = super::read::current_state_event(engine, room, "m.room.canonical_alias", "").await?;
+    let current = current.and_then(|event| content_from_json(event.content().get()).ok()).unwrap_or_default();
+    let known = named_aliases(&current)?;
+    for alias in named_aliases(&draft.content)?.into_iter().filter(|alias| !known.contains(alias)) {
+        if aliases::resolve(engine, &alias).await?.is_none_or(|room_id| room_id != room.id) {
+            return Err(SendMessageError::BadAlias(alias.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// `alias` and `alt_aliases` of the content of a canonical alias event.
+fn named_aliases(content: &CanonicalJsonObject) -> Result<Vec<OwnedRoomAliasId>, SendMessageError> {
+    let alternatives = match content.get("alt_aliases") {
+        Some(CanonicalJsonValue::Array(aliases)) => aliases.as_slice(),
+        _ => &[],
+    };
+    let named = content.get("alias").into_iter().chain(alternatives);
+    let named = named.filter(|alias| **alias != CanonicalJsonValue::Null && alias.as_str() != Some(""));
+    named
+        .map(|alias| {
+            let text = alias.as_str().unwrap_or_default();
+            OwnedRoomAliasId::try_from(text).map_err(|_| SendMessageError::NoAlias(text.to_owned()))
+        })
+        .collect()
 }

@@ -1,14 +1,14 @@
 //! Composes the answer of a sync from its material.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use hearth_storage::{EventNid, KeyNid, RoomNid, UserNid, events::Place, log::Membership};
 use ruma::{
     api::client::{
-        filter::RoomEventFilter,
+        filter::{LazyLoadOptions, RoomEventFilter},
         sync::sync_events::v3::{
             InviteState, InvitedRoom, JoinedRoom, KnockState, KnockedRoom, LeftRoom, Response, State, StateEvents, Timeline,
         },
@@ -39,15 +39,15 @@ type Events = HashMap<EventNid, Arc<Event>>;
 pub(super) async fn compose(
     sync: &Sync<'_>,
     plan: &Plan,
-    materials: Vec<Material>,
+    mut materials: Vec<Material>,
     mut data: Data,
     typing: HashMap<RoomNid, Vec<UserNid>>,
     response: &mut Response,
 ) -> Result<(), Error> {
-    let state_keys = state_keys(sync, &materials).await?;
-    let events = load_events(sync, &materials, &state_keys).await?;
+    load_members_lazily(sync, &mut materials).await?;
+    let events = load_events(sync, &materials).await?;
     let viewer = serve::viewer(sync.engine, sync.requester);
-    let composer = Composer { sync, events, state_keys, viewer };
+    let composer = Composer { sync, events, viewer };
     for material in materials {
         let room_nid = material.room.nid;
         let account_data = account::of_room(sync, &data.by_room.remove(&room_nid).unwrap_or_default());
@@ -104,44 +104,56 @@ fn state_is_empty(state: &State) -> bool {
     }
 }
 
-/// For each room, the keys of its state to tell: all of them, or with members loaded lazily those of the senders in
-/// the timeline, of the heroes, and the user's own.
-async fn state_keys(sync: &Sync<'_>, materials: &[Material]) -> Result<HashMap<RoomNid, HashSet<KeyNid>>, Error> {
-    let mut by_room = HashMap::with_capacity(materials.len());
-    if sync.filter.room.state.lazy_load_options.is_disabled() {
-        by_room.extend(materials.iter().map(|material| (material.room.nid, material.state.keys().copied().collect())));
-        return Ok(by_room);
-    }
+/// Brings the state to tell of each room down to what the client wants: with members loaded lazily, the members of
+/// interest that it was not told yet, be they changed or not. Nothing else of members.
+async fn load_members_lazily(sync: &Sync<'_>, materials: &mut [Material]) -> Result<(), Error> {
+    let LazyLoadOptions::Enabled { include_redundant_members } = sync.filter.room.state.lazy_load_options else {
+        return Ok(());
+    };
     let all: Vec<KeyNid> = materials.iter().flat_map(|material| material.state.keys().copied()).collect();
     let names = sync.engine.interner.key_names(&all).await?;
     for material in materials {
-        let mut members: HashSet<String> = material.events.iter().map(|(_, event)| event.sender().to_string()).collect();
-        members.insert(sync.requester.user_id.to_string());
-        if material.span.whole {
-            let heroes = summary::heroes(sync.engine, &material.room, sync.requester.user_nid).await?;
-            members.extend(heroes.iter().map(ToString::to_string));
-        }
-        let wanted = material.state.keys().copied().filter(|key_nid| {
-            names.get(key_nid).is_some_and(|(event_type, state_key)| {
-                &**event_type != "m.room.member" || members.contains(&**state_key)
-            })
+        let of_interest = members_of_interest(sync, material).await?;
+        let changed = std::mem::take(&mut material.state);
+        let (members, mut state): (BTreeMap<_, _>, BTreeMap<_, _>) = changed.into_iter().partition(|(key_nid, _)| {
+            names.get(key_nid).is_some_and(|(event_type, _)| &**event_type == "m.room.member")
         });
-        by_room.insert(material.room.nid, wanted.collect());
+        // A whole state says of every member what they were at the start of the timeline. Who is not in a delta is
+        // still what they are now, unless the timeline itself says otherwise.
+        let in_timeline = |key_nid| material.events.iter().any(|(_, event)| event.key_nid == Some(key_nid));
+        let current = of_interest.into_iter().filter_map(|key_nid| match members.get(&key_nid) {
+            Some(event_nid) => Some((key_nid, (*event_nid)?)),
+            None if material.span.whole || in_timeline(key_nid) => None,
+            None => Some((key_nid, material.room.read(|view| view.state.get(key_nid)).flatten()?)),
+        });
+        let current: BTreeMap<KeyNid, EventNid> = current.collect();
+        let device = (sync.requester.device_nid, material.room.nid);
+        let since = sync.since.filter(|_| !material.span.whole);
+        let pairs = current.iter().map(|(key_nid, event_nid)| (*key_nid, *event_nid));
+        let untold = sync.engine.told_members.untold(device, since, sync.upto(), pairs, include_redundant_members);
+        state.extend(untold.into_iter().map(|key_nid| (key_nid, current.get(&key_nid).copied())));
+        material.state = state;
     }
-    Ok(by_room)
+    Ok(())
+}
+
+/// The senders in the timeline, the user, and those a room that comes into view may be named after.
+async fn members_of_interest(sync: &Sync<'_>, material: &Material) -> Result<Vec<KeyNid>, Error> {
+    let mut members: HashSet<String> = material.events.iter().map(|(_, event)| event.sender().to_string()).collect();
+    if material.span.whole {
+        members.insert(sync.requester.user_id.to_string());
+        let heroes = summary::heroes(sync.engine, &material.room, sync.requester.user_nid).await?;
+        members.extend(heroes.iter().map(ToString::to_string));
+    }
+    let keys: Vec<(&str, &str)> = members.iter().map(|user_id| ("m.room.member", user_id.as_str())).collect();
+    Ok(sync.engine.interner.keys(&keys).await?)
 }
 
 /// The events of every state to tell and those that timelines replaced, with one query if any.
-async fn load_events(
-    sync: &Sync<'_>,
-    materials: &[Material],
-    state_keys: &HashMap<RoomNid, HashSet<KeyNid>>,
-) -> Result<Events, Error> {
+async fn load_events(sync: &Sync<'_>, materials: &[Material]) -> Result<Events, Error> {
     let mut wanted = Vec::new();
     for material in materials {
-        let keys = state_keys.get(&material.room.nid);
-        let told = material.state.iter().filter(|(key_nid, _)| keys.is_some_and(|keys| keys.contains(key_nid)));
-        wanted.extend(told.filter_map(|(_, event_nid)| *event_nid));
+        wanted.extend(material.state.values().flatten());
         wanted.extend(material.events.iter().filter_map(|(_, event)| event.replaces));
     }
     let (mut events, missing) = sync.engine.events.partition(wanted);
@@ -158,7 +170,6 @@ async fn load_events(
 struct Composer<'a> {
     sync: &'a Sync<'a>,
     events: Events,
-    state_keys: HashMap<RoomNid, HashSet<KeyNid>>,
     viewer: Viewer,
 }
 
@@ -220,10 +231,9 @@ impl Composer<'_> {
 
     fn state(&self, material: &Material) -> State {
         let filter: &RoomEventFilter = &self.sync.filter.room.state;
-        let keys = self.state_keys.get(&material.room.nid);
         let excluded = crate::events::excludes_room(filter, &material.room.id);
-        let told = material.state.iter().filter(|(key_nid, _)| !excluded && keys.is_some_and(|keys| keys.contains(key_nid)));
-        let events = told.filter_map(|(_, event_nid)| self.events.get(&(*event_nid)?)).filter(|event| matches(filter, event));
+        let told = material.state.values().filter(|_| !excluded).flatten();
+        let events = told.filter_map(|event_nid| self.events.get(event_nid)).filter(|event| matches(filter, event));
         let mut state = StateEvents::default();
         state.events = events.map(|event| Raw::from_json(self.serve(event, None))).collect();
         if self.sync.use_state_after { State::After(state) } else { State::Before(state) }

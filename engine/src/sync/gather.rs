@@ -13,7 +13,7 @@ use hearth_storage::{
     receipts, state_changes,
 };
 
-use ruma::api::client::filter::RoomEventFilter;
+use ruma::{api::client::filter::RoomEventFilter, events::TimelineEventType};
 
 use super::{
     Sync,
@@ -294,7 +294,7 @@ fn finish(
     let Recent { mut events, more_before, changes, receipts } = recent;
     let mut limited = more_before || sync.cut_back;
     if let Some(sight) = &sight
-        && let Some(hidden) = events.iter().rposition(|(position, _)| !sight.sees(*position))
+        && let Some(hidden) = events.iter().rposition(|(position, event)| !sight.sees(*position) && !is_own(sync, event))
     {
         // Without a gap in it: what comes before something that is hidden is paged to.
         events.drain(..=hidden);
@@ -320,4 +320,9 @@ fn finish(
         within.map(|(_, change)| (change.key_nid, change.new)).collect()
     };
     Material { room, span, events, limited, state: told, receipts, sight }
+}
+
+/// The user's own membership: who left without having been in the room hears of that all the same.
+fn is_own(sync: &Sync<'_>, event: &Event) -> bool {
+    *event.event_type() == TimelineEventType::RoomMember && event.state_key() == Some(sync.requester.user_id.as_str())
 }

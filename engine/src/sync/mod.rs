@@ -7,6 +7,7 @@
 mod account;
 mod compose;
 mod gather;
+mod lazy;
 mod plan;
 mod summary;
 mod typing;
@@ -28,6 +29,7 @@ use crate::{
     tokens::{BadToken, SyncToken},
     users::{self, User},
 };
+pub(crate) use lazy::ToldMembers;
 use plan::Plan;
 
 /// No sync waits longer, whatever a client asks for.
