@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hearth_storage::{UserNid, accounts, profiles};
 use ruma::{MxcUri, UserId};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::{Engine, Error, accounts::Requester};
 
@@ -89,6 +90,11 @@ pub async fn of(engine: &Engine, user_nid: UserNid) -> Result<Profile, Error> {
 
 fn as_string(json: Option<Arc<str>>) -> Option<String> {
     serde_json::from_str(&json?).ok()
+}
+
+/// Follows how many users have a name or an avatar that is on its way to their rooms.
+pub fn watch_propagations(engine: &Engine) -> watch::Receiver<usize> {
+    engine.propagations.watch()
 }
 
 /// The whole profile of a user, by field. A user who said nothing has an empty one.

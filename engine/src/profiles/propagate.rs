@@ -5,7 +5,7 @@
 //! outlives a stop of the server in the middle.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use hearth_storage::{
 };
 use parking_lot::Mutex;
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedUserId};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::{AVATAR, NAME, Profile};
 use crate::{
@@ -42,6 +42,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub(crate) struct Propagations {
     /// Whether the profile changed since the round that is under way began.
     under_way: Mutex<HashMap<UserNid, bool>>,
+    count: watch::Sender<usize>,
     rooms: Semaphore,
 }
 
@@ -49,37 +50,35 @@ impl Propagations {
     pub fn new() -> Self {
         Self {
             under_way: Mutex::default(),
+            count: watch::Sender::new(0),
             rooms: Semaphore::new(ROOMS_AT_ONCE),
         }
     }
 
+    pub fn watch(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
     /// Whether a propagation is to be begun; otherwise the one under way has been told.
     fn begin(&self, user_nid: UserNid) -> bool {
-        match self.under_way.lock().entry(user_nid) {
-            Entry::Occupied(mut again) => {
-                again.insert(true);
-                false
-            }
-            Entry::Vacant(entry) => {
-                entry.insert(false);
-                true
-            }
+        let mut under_way = self.under_way.lock();
+        let known = under_way.insert(user_nid, false).is_some();
+        if known {
+            under_way.insert(user_nid, true);
         }
+        self.count.send_replace(under_way.len());
+        !known
     }
 
     /// Whether another round is to be made; otherwise the propagation has ended.
     fn begin_again(&self, user_nid: UserNid) -> bool {
         let mut under_way = self.under_way.lock();
-        match under_way.get_mut(&user_nid) {
-            Some(again) if *again => {
-                *again = false;
-                true
-            }
-            _ => {
-                under_way.remove(&user_nid);
-                false
-            }
+        let again = under_way.insert(user_nid, false) == Some(true);
+        if !again {
+            under_way.remove(&user_nid);
+            self.count.send_replace(under_way.len());
         }
+        again
     }
 }
 
