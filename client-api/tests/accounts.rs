@@ -191,7 +191,7 @@ async fn registrations_are_refused_by_the_specifications_codes() {
     assert_eq!(refused("/register", empty).await, code(400, "M_WEAK_PASSWORD"));
     assert_eq!(
         refused("/register?kind=guest", json!({})).await,
-        code(403, "M_GUEST_ACCESS_FORBIDDEN")
+        code(403, "M_FORBIDDEN")
     );
     assert_eq!(
         refused("/register?kind=robot", json!({})).await,

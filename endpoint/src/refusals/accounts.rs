@@ -95,11 +95,7 @@ impl From<RegisterError> for MatrixError {
     fn from(error: RegisterError) -> Self {
         match error {
             RegisterError::Closed => Self::forbidden("Registration is closed on this server."),
-            RegisterError::GuestsRefused => Self::new(
-                StatusCode::FORBIDDEN,
-                ErrorKind::GuestAccessForbidden,
-                "This server does not let guests in.",
-            ),
+            RegisterError::GuestsRefused => Self::forbidden("This server does not let guests in."),
             RegisterError::UnknownKind => Self::invalid_param("There is no such kind of account."),
             RegisterError::InvalidUsername(error) => error.into(),
             RegisterError::UsernameTaken => Self::new(

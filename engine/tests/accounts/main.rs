@@ -1,11 +1,11 @@
 //! Accounts, on a real PostgreSQL: each test has a database of its own.
 
+mod changing_passwords;
+mod command_line;
 mod deactivation;
-mod devices;
-mod login;
-mod operator;
-mod password;
-mod refresh;
+mod logging_in;
+mod own_devices;
+mod refreshing;
 mod registration;
 mod shared_secret;
 mod tokens;
