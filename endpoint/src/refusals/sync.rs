@@ -1,6 +1,6 @@
 //! Refusals of sync.
 
-use hearth_engine::sync::SyncError;
+use hearth_engine::{filters::FilterError, sync::SyncError};
 
 use crate::MatrixError;
 
@@ -8,7 +8,10 @@ impl From<SyncError> for MatrixError {
     fn from(error: SyncError) -> Self {
         match error {
             SyncError::BadToken(error) => Self::invalid_param(format!("`since`: {error}")),
+            // A parameter here, where the filter's own endpoint has it in its path.
+            SyncError::Filter(FilterError::Unknown) => Self::invalid_param("You have no filter of this ID."),
             SyncError::Filter(error) => error.into(),
+            SyncError::Unauthenticated(error) => error.into(),
             SyncError::Failed(error) => error.into(),
         }
     }

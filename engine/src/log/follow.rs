@@ -121,7 +121,11 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
                 engine.users.apply_account_data(entry.position, data);
                 woken.push(Subject::User(data.user_nid));
             }
-            EntryKind::Account(user_nid) => accounts::invalidate(&engine.accounts, *user_nid),
+            EntryKind::Account(user_nid) => {
+                accounts::invalidate(&engine.accounts, *user_nid);
+                // Who waits finds out whether they still may.
+                woken.push(Subject::User(*user_nid));
+            }
             kind => {
                 let Some(room_nid) = kind.room() else { continue };
                 engine.log.recent.push(entry.position, Subject::Room(room_nid));

@@ -14,7 +14,7 @@ use hearth_storage::{
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
-    ServerName,
+    ServerName, UserId,
     events::{StateEventType, TimelineEventType, room::power_levels::UserPowerLevel},
     room_version_rules::{AuthorizationRules, RoomVersionRules},
     signatures::{JsonError, hash_and_sign_event, reference_hash},
@@ -388,8 +388,8 @@ impl Work<'_> {
             let create = create.ok_or_else(|| Error::Damaged("a room without a create event".to_owned()))?;
             let creators = RoomCreateEvent::new(create).creators(rules).map_err(DecideError::Forbidden)?;
             let levels = self.current(self.gathered.power_levels_key)?.map(|event| RoomPowerLevelsEvent::new(event));
-            let level = user_level(levels.as_ref(), event, &creators, rules)?;
-            if level < redact_level(levels.as_ref(), rules)? {
+            let level = user_level(levels.as_ref(), event.sender(), &creators, rules)?;
+            if level < level_of(levels.as_ref(), RoomPowerLevelsIntField::Redact, rules)? {
                 return Err(DecideError::Forbidden("you don't have the power to redact another user's event".to_owned()));
             }
         }
@@ -440,27 +440,30 @@ pub(crate) fn membership_in(event: &Event) -> Option<Membership> {
 
 type Levels = RoomPowerLevelsEvent<Arc<Event>>;
 
-/// The power of the sender of `event`.
-fn user_level(
+/// The power of a user.
+pub(super) fn user_level(
     levels: Option<&Levels>,
-    event: &Event,
+    user_id: &UserId,
     creators: &HashSet<OwnedUserId>,
     rules: &AuthorizationRules,
 ) -> Result<UserPowerLevel, DecideError> {
-    let is_creator = creators.contains(event.sender());
+    let is_creator = creators.contains(user_id);
     if rules.explicitly_privilege_room_creators && is_creator {
         return Ok(UserPowerLevel::Infinite);
     }
     match levels {
-        Some(levels) => levels.user_power_level(event.sender(), rules).map(Into::into).map_err(DecideError::Forbidden),
+        Some(levels) => levels.user_power_level(user_id, rules).map(Into::into).map_err(DecideError::Forbidden),
         // Without power levels a room's creator has 100, everyone else 0 (client-server API, "m.room.power_levels").
         None => Ok(UserPowerLevel::Int(if is_creator { 100.into() } else { 0.into() })),
     }
 }
 
-/// The power that redacting others' events takes.
-fn redact_level(levels: Option<&Levels>, rules: &AuthorizationRules) -> Result<UserPowerLevel, DecideError> {
-    let field = RoomPowerLevelsIntField::Redact;
+/// The power that something takes.
+pub(super) fn level_of(
+    levels: Option<&Levels>,
+    field: RoomPowerLevelsIntField,
+    rules: &AuthorizationRules,
+) -> Result<UserPowerLevel, DecideError> {
     let level = match levels {
         Some(levels) => levels.get_as_int_or_default(field, rules).map_err(DecideError::Forbidden)?,
         None => field.default_value(),

@@ -8,7 +8,7 @@ use hearth_storage::{
 };
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
 
-use super::{Room, SendError, by_id, commit::commit_one, decide::DecideError, draft::Draft};
+use super::{Room, SendError, by_id, commit::commit_one, decide::DecideError, draft::Draft, restricted::authorising_user};
 use crate::{Engine, Error, accounts::Requester, aliases, profiles, users};
 
 /// Why a membership did not change.
@@ -57,7 +57,13 @@ pub async fn join(
     if membership_of(&room, requester.user_nid) == Some(Membership::Join) {
         return Ok(room.id.clone());
     }
-    let content = member_content(engine, requester.user_nid, "join").await?;
+    let mut content = member_content(engine, requester.user_nid, "join").await?;
+    if membership_of(&room, requester.user_nid) != Some(Membership::Invite)
+        && let Some(user_id) = authorising_user(engine, &room, requester.user_nid).await?
+    {
+        let vouches = CanonicalJsonValue::String(user_id.to_string());
+        content.insert("join_authorised_via_users_server".to_owned(), vouches);
+    }
     change(engine, &room, requester, &requester.user_id, with_reason(content, reason)).await?;
     Ok(room.id.clone())
 }

@@ -13,6 +13,7 @@ pub mod messages;
 mod prune;
 pub mod read;
 mod registry;
+mod restricted;
 pub mod send;
 pub(crate) mod serve;
 mod state;

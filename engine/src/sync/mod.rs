@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::{
     Engine, Error,
-    accounts::Requester,
+    accounts::{AuthenticateError, Requester, authenticate::authenticate_again},
     filters::{self, FilterError},
     log::{LogHead, position_of},
     tokens::{BadToken, SyncToken},
@@ -59,6 +59,9 @@ pub enum SyncError {
     /// The filter can't be used.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// The device was logged out, or its token expired, while it waited.
+    #[error(transparent)]
+    Unauthenticated(#[from] AuthenticateError),
     /// The server failed.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -130,6 +133,8 @@ pub async fn sync(engine: &Arc<Engine>, requester: &Requester, request: SyncRequ
             () = tokio::time::sleep_until(deadline) => {}
             () = engine.shutdown.cancelled() => {}
         }
+        // The session may have ended while it waited.
+        authenticate_again(engine, requester).await?;
     }
 }
 
