@@ -299,6 +299,16 @@ async fn filters_come_back_as_they_were_stored() {
         .await
         .refused(413, "M_TOO_LARGE");
     alice
+        .get("/sync?filter=unknown")
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    alice
+        .get("/sync?filter=%7B%22room%22%3A5%7D")
+        .await
+        .refused(400, "M_BAD_JSON");
+    let named = format!("/sync?filter={filter_id}");
+    alice.get(&named).await.ok();
+    alice
         .get(&format!("{path}/unknown"))
         .await
         .refused(404, "M_NOT_FOUND");
