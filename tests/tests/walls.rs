@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// Who may import whom, directly. What an import brings along is then allowed by the one below.
 const MAP: &[(&str, &[&str])] = &[
+    // Knows servers from outside alone.
+    ("hearth-bench", &[]),
     ("hearth-storage", &[]),
     ("hearth-engine", &["hearth-storage"]),
     ("hearth-endpoint", &["hearth-engine"]),

@@ -1,0 +1,93 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{connection::Origin, scenarios::Scenario};
+
+/// Loads a Matrix server through its client API, and measures it.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Runs scenarios against a server, each bounded in time and count.
+    Run(RunArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Where the server is: http://HOST:PORT.
+    #[arg(long, value_parser = check_url)]
+    pub url: String,
+    /// Make the users through Synapse's admin API with this secret, instead of open registration.
+    #[arg(long, env = "HEARTH_BENCH_SHARED_SECRET", hide_env_values = true)]
+    pub shared_secret: Option<String>,
+    /// What to run, in this order; everything if nothing is named.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub scenarios: Vec<Scenario>,
+    /// Read the server's CPU time and memory.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// Read PostgreSQL's CPU time, of this postmaster; a postmaster that is the server's child is found without.
+    #[arg(long, value_name = "PID")]
+    pub postgres_pid: Option<u32>,
+    /// Read what PostgreSQL counts in the server's database, by psql as a user who may.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// The server's name in the output.
+    #[arg(long, default_value = "server")]
+    pub label: String,
+    #[command(flatten)]
+    pub sizes: Sizes,
+}
+
+/// How much of everything.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sizes")]
+pub struct Sizes {
+    /// The longest that one measured stretch may take, in seconds.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// The most operations in one measured stretch.
+    #[arg(long, default_value_t = 100_000)]
+    pub operations: u64,
+    /// Senders at once.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub senders: u64,
+    /// Length of a message's text.
+    #[arg(long, default_value_t = 80)]
+    pub message_bytes: usize,
+    /// Room version of every room; the server's default if none is named.
+    #[arg(long)]
+    pub room_version: Option<String>,
+}
+
+fn check_url(text: &str) -> Result<String, String> {
+    Origin::parse(text).map(|_| text.to_owned())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number")?;
+    if (0.1..=600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.1 to 600".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

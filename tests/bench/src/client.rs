@@ -1,0 +1,247 @@
+//! A Matrix client with as much of the client-server API as the scenarios need. Reads answers no further than that.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+use bytes::Bytes;
+use hyper::{Method, StatusCode, header::HeaderValue};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::connection::{Answer, Connection, ConnectionError};
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error("{what}: {status} {code} {message}")]
+    Refused {
+        what: &'static str,
+        status: StatusCode,
+        code: String,
+        message: String,
+    },
+    #[error("{what}: the answer is not what the specification says")]
+    Answer {
+        what: &'static str,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the token cannot be sent as a header")]
+    Token,
+}
+
+/// Who a session belongs to, as `register` and `login` answer.
+#[derive(Deserialize)]
+pub struct Session {
+    pub user_id: String,
+    pub access_token: String,
+}
+
+/// What to ask `/sync` for.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct SyncRequest<'a> {
+    pub since: Option<&'a str>,
+    pub timeout_ms: u64,
+    /// An inline filter, as JSON.
+    pub filter: Option<&'a str>,
+}
+
+/// One user's device, on one connection.
+pub struct Client {
+    connection: Connection,
+    user_id: String,
+    authorization: HeaderValue,
+    transactions: u64,
+}
+
+impl Client {
+    pub fn new(connection: Connection, session: Session) -> Result<Self, ClientError> {
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", session.access_token))
+            .map_err(|_| ClientError::Token)?;
+        authorization.set_sensitive(true);
+        Ok(Self {
+            connection,
+            user_id: session.user_id,
+            authorization,
+            transactions: 0,
+        })
+    }
+
+    pub fn user_id(&self) -> &str {
+        &self.user_id
+    }
+
+    /// The same device on a second connection, to long-poll on while the first one sends. It must not send too:
+    /// transaction ids would repeat.
+    pub fn listener(&self) -> Self {
+        Self {
+            connection: self.connection.sibling(),
+            user_id: self.user_id.clone(),
+            authorization: self.authorization.clone(),
+            transactions: 0,
+        }
+    }
+
+    /// Makes a room and returns its id.
+    pub async fn create_room(&mut self, request: &Value) -> Result<String, ClientError> {
+        #[derive(Deserialize)]
+        struct Created {
+            room_id: String,
+        }
+        let body = self.post("createRoom", "/_matrix/client/v3/createRoom", request).await?;
+        Ok(read::<Created>("createRoom", &body)?.room_id)
+    }
+
+    pub async fn join(&mut self, room_id: &str) -> Result<(), ClientError> {
+        let path = format!("/_matrix/client/v3/join/{}", segment(room_id));
+        self.post("join", &path, &json!({})).await.map(drop)
+    }
+
+    /// Sends a text and waits until the server has taken it.
+    pub async fn send_text(&mut self, room_id: &str, text: &str) -> Result<(), ClientError> {
+        self.transactions += 1;
+        let path = format!(
+            "/_matrix/client/v3/rooms/{}/send/m.room.message/b{}",
+            segment(room_id),
+            self.transactions
+        );
+        let body = json!({"msgtype": "m.text", "body": text}).to_string();
+        self.call("send", Method::PUT, &path, Some(body.into())).await.map(drop)
+    }
+
+    pub async fn set_state(
+        &mut self,
+        room_id: &str,
+        event_type: &str,
+        state_key: &str,
+        content: &Value,
+    ) -> Result<(), ClientError> {
+        let path = format!(
+            "/_matrix/client/v3/rooms/{}/state/{}/{}",
+            segment(room_id),
+            segment(event_type),
+            segment(state_key)
+        );
+        let body = content.to_string();
+        self.call("state", Method::PUT, &path, Some(body.into())).await.map(drop)
+    }
+
+    /// One `/sync`, not yet read. Stays offline: presence is not what is measured.
+    pub async fn sync(&mut self, request: SyncRequest<'_>) -> Result<Bytes, ClientError> {
+        let mut path = format!(
+            "/_matrix/client/v3/sync?set_presence=offline&timeout={}",
+            request.timeout_ms
+        );
+        for (key, value) in [("since", request.since), ("filter", request.filter)] {
+            if let Some(value) = value {
+                let _ = write!(path, "&{key}={}", segment(value));
+            }
+        }
+        self.call("sync", Method::GET, &path, None).await
+    }
+
+    /// One page of history, backwards: the events in it and the token of the next page, `None` at the beginning.
+    pub async fn messages(
+        &mut self,
+        room_id: &str,
+        from: Option<&str>,
+        limit: u64,
+    ) -> Result<(usize, Option<String>), ClientError> {
+        #[derive(Deserialize)]
+        struct Page {
+            chunk: Vec<serde::de::IgnoredAny>,
+            end: Option<String>,
+        }
+        let mut path = format!(
+            "/_matrix/client/v3/rooms/{}/messages?dir=b&limit={limit}",
+            segment(room_id)
+        );
+        if let Some(from) = from {
+            let _ = write!(path, "&from={}", segment(from));
+        }
+        let body = self.call("messages", Method::GET, &path, None).await?;
+        let page: Page = read("messages", &body)?;
+        Ok((page.chunk.len(), page.end))
+    }
+
+    async fn post(&mut self, what: &'static str, path: &str, body: &Value) -> Result<Bytes, ClientError> {
+        self.call(what, Method::POST, path, Some(body.to_string().into())).await
+    }
+
+    async fn call(
+        &mut self,
+        what: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Bytes, ClientError> {
+        let authorization = Some(&self.authorization);
+        let answer = self.connection.call(method, path, authorization, body).await?;
+        accepted(what, answer)
+    }
+}
+
+/// The body of an answer with status 200; the server's error otherwise.
+pub fn accepted(what: &'static str, answer: Answer) -> Result<Bytes, ClientError> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct MatrixError {
+        errcode: String,
+        error: String,
+    }
+    if answer.status == StatusCode::OK {
+        return Ok(answer.body);
+    }
+    let error: MatrixError = serde_json::from_slice(&answer.body).unwrap_or_default();
+    Err(ClientError::Refused {
+        what,
+        status: answer.status,
+        code: error.errcode,
+        message: error.error,
+    })
+}
+
+/// Reads what is wanted of an answer.
+pub fn read<'a, T: Deserialize<'a>>(what: &'static str, body: &'a [u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|source| ClientError::Answer { what, source })
+}
+
+/// A text as one segment of a path, or one value of a query.
+fn segment(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$:@*".contains(&byte);
+    if text.bytes().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut encoded = String::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        if plain(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    Cow::Owned(encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_need_no_encoding_and_json_does() {
+        assert_eq!(segment("!abc_1:example.org:8448"), "!abc_1:example.org:8448");
+        assert_eq!(segment("s1/2?&"), "s1%2F2%3F%26");
+        assert_eq!(segment("{\"é\"}"), "%7B%22%C3%A9%22%7D");
+    }
+
+    #[test]
+    fn a_refusal_tells_the_servers_code() {
+        let answer = Answer {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            body: Bytes::from_static(br#"{"errcode":"M_LIMIT_EXCEEDED","error":"slow"}"#),
+        };
+        let error = accepted("send", answer).unwrap_err().to_string();
+        assert_eq!(error, "send: 429 Too Many Requests M_LIMIT_EXCEEDED slow");
+    }
+}
