@@ -77,7 +77,7 @@ fn wishes_that_cannot_be_done_are_refused_with_a_reason() {
 
     let add = ["user", "add", "alice", "--password-stdin"];
     assert!(place.hearth_with(&add, "x").status.success());
-    refused(&add, "x", "alice");
+    refused(&add, "x", "the user name is taken");
     refused(
         &["user", "add", "al ice", "--password-stdin"],
         "x",

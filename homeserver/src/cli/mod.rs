@@ -6,6 +6,7 @@
 )]
 
 mod check_config;
+mod database;
 mod init;
 mod serve;
 mod user;
@@ -14,10 +15,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{
-    causes,
-    config::{self, ConfigError, Loaded},
-};
+use crate::{causes, config};
 
 /// A Matrix homeserver.
 #[derive(Debug, Parser)]
@@ -41,6 +39,9 @@ enum Command {
     /// Make and look after this server's users; works while the server runs and while it does not
     #[command(subcommand)]
     User(user::User),
+    /// Look after the private PostgreSQL
+    #[command(subcommand)]
+    Database(database::Database),
 }
 
 /// Why a command failed.
@@ -49,23 +50,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// Runs what the command line says. 0 is success, 1 a failure that was printed, 2 a command line that makes no
 /// sense.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match &arguments.command {
-        None => load(&arguments)
-            .map_err(Failure::from)
-            .and_then(|loaded| serve::run(loaded, &Default::default())),
-        Some(Command::Serve(serve)) => load(&arguments)
-            .map_err(Failure::from)
-            .and_then(|loaded| serve::run(loaded, serve)),
-        Some(Command::Init(init)) => init.run(arguments.config.as_deref()),
-        Some(Command::CheckConfig) => load(&arguments)
-            .map_err(Failure::from)
-            .and_then(|loaded| check_config::run(&loaded)),
-        Some(Command::User(user)) => load(&arguments)
-            .map_err(Failure::from)
-            .and_then(|loaded| user.run(&loaded)),
-    };
-    match result {
+    match carry_out(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("hearth: {}", causes::chain(&*failure));
@@ -74,6 +59,14 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn load(arguments: &Arguments) -> Result<Loaded, ConfigError> {
-    config::load(arguments.config.as_deref(), std::env::vars_os())
+fn carry_out(arguments: &Arguments) -> Result<(), Failure> {
+    let load = || config::load(arguments.config.as_deref(), std::env::vars_os());
+    match &arguments.command {
+        None => serve::run(load()?, &serve::Serve::default()),
+        Some(Command::Serve(serve)) => serve::run(load()?, serve),
+        Some(Command::Init(init)) => init.run(arguments.config.as_deref()),
+        Some(Command::CheckConfig) => check_config::run(&load()?),
+        Some(Command::User(user)) => user.run(&load()?),
+        Some(Command::Database(database)) => database.run(&load()?),
+    }
 }
