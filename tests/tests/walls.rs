@@ -13,6 +13,8 @@ const MAP: &[(&str, &[&str])] = &[
     // Knows servers from outside alone.
     ("hearth-bench", &[]),
     ("hearth-storage", &[]),
+    // Knows servers only from outside, and any of them.
+    ("hearth-bench", &[]),
     ("hearth-engine", &["hearth-storage"]),
     ("hearth-endpoint", &["hearth-engine"]),
     ("hearth-client-api", &["hearth-endpoint", "hearth-engine"]),
