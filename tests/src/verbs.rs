@@ -1,14 +1,18 @@
 //! What users do, each a request: the vocabulary of the tests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::{Answer, Client};
 
 /// Every user's.
 pub const PASSWORD: &str = "correct horse battery staple";
+
+/// When a client tries again what the server failed at.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// A parameter of `createRoom`: a room that anyone may join.
 pub fn public_chat() -> Value {
@@ -241,24 +245,34 @@ impl Client {
         panic!("{room_id} has no end of pages");
     }
 
-    /// Sends as fast as answers come, until one does not: the events that were acknowledged, in order. For a server
-    /// that is killed meanwhile. `on_sent` hears of each.
-    pub async fn send_until_cut_off(
+    /// Sends as fast as answers come, while `go_on`, which hears of each acknowledged event, says so: the events that
+    /// were acknowledged, in order. What the server failed at is sent again, under the same transaction id; when it
+    /// gives no answer at all, that is the end.
+    ///
+    /// # Panics
+    ///
+    /// When the server refuses.
+    pub async fn send_until(
         self: Arc<Self>,
         room_id: String,
-        on_sent: impl Fn() + Send + 'static,
+        go_on: impl Fn() -> bool + Send + 'static,
     ) -> Vec<String> {
         let mut sent = Vec::new();
         loop {
-            let path = format!("/v3/rooms/{room_id}/send/m.room.message/{}", self.new_txn_id());
-            let body = text(&format!("{} {}", self.user_id, sent.len()))
-                .to_string()
-                .into_bytes();
-            match self.try_ask(Method::PUT, &path, Some(body)).await {
-                Ok(answer) if answer.status == 200 => sent.push(answer.event_id()),
-                _ => return sent,
+            let txn_id = self.new_txn_id();
+            let path = format!("/v3/rooms/{room_id}/send/m.room.message/{txn_id}");
+            let body = text(&txn_id).to_string().into_bytes();
+            let answer = loop {
+                match self.try_ask(Method::PUT, &path, Some(body.clone())).await {
+                    Ok(answer) if answer.status >= 500 => sleep(RETRY_AFTER).await,
+                    Ok(answer) => break answer,
+                    Err(_) => return sent,
+                }
+            };
+            sent.push(answer.event_id());
+            if !go_on() {
+                return sent;
             }
-            on_sent();
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Whole servers, asked as clients ask. One program, so that the server is linked into it once.
 
 mod accounts;
+mod bad_input;
+mod client_library;
 mod ephemeral;
 mod history;
 mod membership;
+mod order;
 mod rooms;
 mod sending;
 mod syncing;

@@ -1,7 +1,7 @@
 //! Sending events, state and redactions, and reading them back.
 
 use futures_util::future::join_all;
-use hearth_tests::{Client, Server, event_ids, public_chat, text, timeline, timeline_has};
+use hearth_tests::{Client, Server, event_ids, public_chat, text, timeline, timeline_has, until};
 use serde_json::{Value, json};
 
 async fn a_room_of_two(server: &Server) -> (Client, Client, String) {
@@ -380,10 +380,12 @@ async fn members_are_listed_by_what_they_are() {
     );
 
     bob.set_displayname("Bob the Builder").await.ok();
-    let joined = alice.get(&format!("/v3/rooms/{room}/joined_members")).await.ok();
-    let joined = joined["joined"].as_object().cloned().unwrap_or_default();
-    assert_eq!(joined.len(), 2);
-    assert_eq!(joined[&bob.user_id]["display_name"], "Bob the Builder");
+    let joined = until("the new name is told", async || {
+        let joined = alice.get(&format!("/v3/rooms/{room}/joined_members")).await.ok();
+        (joined["joined"][&bob.user_id]["display_name"] == "Bob the Builder").then_some(joined)
+    })
+    .await;
+    assert_eq!(joined["joined"].as_object().map(serde_json::Map::len), Some(2));
 }
 
 #[tokio::test]
@@ -499,7 +501,7 @@ async fn a_new_display_name_is_told_in_every_room() {
         .ok();
     assert_eq!(profile["displayname"], "Robert");
     for room in [&room, &other] {
-        let name = hearth_tests::until("the member event says so", async || {
+        let name = until("the member event says so", async || {
             let member = alice.state(room, "m.room.member", &bob.user_id).await.ok();
             (member["displayname"] == "Robert").then_some(member)
         });

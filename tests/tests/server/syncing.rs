@@ -480,35 +480,51 @@ async fn a_stored_filter_is_one_by_its_id() {
 }
 
 #[tokio::test]
-async fn lazy_members_are_those_who_speak() {
+async fn lazy_members_are_those_who_speak_and_the_heroes() {
     let server = Server::start().await;
     let (alice, bob, room) = a_room_of_two(&server).await;
+    for name in ["dave", "erin", "frank", "grace"] {
+        server.register(name).await.join(&room).await.ok();
+    }
+    // The last to come is no hero.
     let carol = server.register("carol").await;
     carol.join(&room).await.ok();
     alice.send_texts(&room, 5).await;
-    let lazy = |limit: u32| json!({ "room": { "timeline": { "limit": limit }, "state": { "lazy_load_members": true } } });
+    let lazy = json!({ "room": { "timeline": { "limit": 3 }, "state": { "lazy_load_members": true } } });
     let members = |sync: &Value| {
         let members = state(sync, &room)
             .into_iter()
             .filter(|event| event["type"] == "m.room.member");
-        let mut members: Vec<_> = members
-            .filter_map(|event| Some(event["state_key"].as_str()?.to_owned()))
-            .collect();
-        members.sort();
         members
+            .map(|event| event["state_key"].clone())
+            .collect::<Vec<_>>()
     };
-    let first = bob.first_sync(&lazy(3)).await;
+    let first = bob.first_sync(&lazy).await;
     let known = members(&first);
-    assert!(known.contains(&alice.user_id), "alice speaks: {known:?}");
-    assert!(!known.contains(&carol.user_id), "carol does not: {known:?}");
+    assert!(known.contains(&json!(alice.user_id)), "alice speaks: {known:?}");
+    assert!(
+        !known.contains(&json!(carol.user_id)),
+        "carol does not: {known:?}"
+    );
+    let heroes = first["rooms"]["join"][&room]["summary"]["m.heroes"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    assert!(
+        heroes.iter().all(|hero| known.contains(hero)),
+        "{heroes:?} are among {known:?}"
+    );
     assert!(
         state_has(&room, "m.room.name", "")(&first),
         "other state is there"
     );
     let said = carol.send_text(&room, "me too").await.event_id();
-    let next = bob.sync_filtered(&lazy(3)).await;
+    let next = bob.sync_filtered(&lazy).await;
     assert!(timeline_has(&room, &said)(&next));
-    assert!(members(&next).contains(&carol.user_id), "now she does: {next}");
+    assert!(
+        members(&next).contains(&json!(carol.user_id)),
+        "now she does: {next}"
+    );
 }
 
 #[tokio::test]
