@@ -33,7 +33,7 @@ pub mod refresh;
 pub mod register;
 mod secrets;
 #[cfg(test)]
-mod test_engine;
+pub(crate) mod test_engine;
 pub mod uia;
 pub mod usernames;
 

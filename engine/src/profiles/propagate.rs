@@ -239,11 +239,16 @@ fn updated(content: &str, profile: &Profile) -> Option<CanonicalJsonObject> {
 #[cfg(test)]
 mod tests {
     use hearth_storage::UserNid;
+    use ruma::api::client::room::create_room::v3::{Request, RoomPreset};
     use serde_json::{Value, json};
 
-    use super::{Profile, Propagations, updated};
+    use super::{DecideError, Draft, Profile, Propagations, SendError, updated};
+    use crate::{
+        accounts::{authenticate, test_engine},
+        rooms::{self, membership},
+    };
 
-    fn alice() -> Profile {
+    fn alice_profile() -> Profile {
         Profile {
             displayname: Some("Alice".to_owned()),
             avatar_url: None,
@@ -251,7 +256,8 @@ mod tests {
     }
 
     fn updated_json(content: &Value) -> Option<Value> {
-        updated(&content.to_string(), &alice()).map(|content| serde_json::to_value(content).expect("JSON"))
+        updated(&content.to_string(), &alice_profile())
+            .map(|content| serde_json::to_value(content).expect("JSON"))
     }
 
     #[test]
@@ -287,5 +293,37 @@ mod tests {
         assert!(propagations.begin_again(user));
         assert!(!propagations.begin_again(user));
         assert!(propagations.begin(user));
+    }
+
+    #[tokio::test]
+    async fn a_member_event_made_from_one_that_was_replaced_is_refused() {
+        let (engine, login) = test_engine::with_alice().await;
+        let alice = authenticate(&engine, &login.access_token)
+            .await
+            .expect("alice is logged in");
+        let mut request = Request::new();
+        request.preset = Some(RoomPreset::PublicChat);
+        let room_id = rooms::create::create_room(&engine, &alice, request)
+            .await
+            .expect("a room");
+        let room = rooms::by_id(&engine, &room_id)
+            .await
+            .expect("a room")
+            .expect("a room");
+        let user = alice.user_id.as_str();
+        let member = rooms::read::current_state_event(&engine, &room, "m.room.member", user).await;
+        let member = member.expect("an answer").expect("a member event");
+        let content = updated(member.content().get(), &alice_profile()).expect("another name");
+        // What the room would let her do: anyone may join it.
+        membership::leave(&engine, &alice, &room_id, None)
+            .await
+            .expect("she leaves");
+        let sender = (alice.user_id.clone(), alice.user_nid);
+        let draft = Draft::state(sender, "m.room.member", user, content);
+        let late = rooms::commit_one(&engine, &room, draft.clone().replacing(member.nid)).await;
+        assert!(matches!(late, Err(SendError::Decided(DecideError::Forbidden(_)))));
+        rooms::commit_one(&engine, &room, draft)
+            .await
+            .expect("without the condition she joins");
     }
 }
