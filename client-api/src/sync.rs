@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::{Json, extract::State};
 use hearth_endpoint::{MatrixError, Ruma};
 use hearth_engine::{
     Engine,
@@ -14,7 +14,7 @@ use ruma::api::client::sync::sync_events::v3 as sync_events_request;
 pub(crate) async fn sync_events(
     State(engine): State<Arc<Engine>>,
     Ruma { request, requester, .. }: Ruma<sync_events_request::Request>,
-) -> Result<sync_events_request::Response, MatrixError> {
+) -> Result<Json<sync::Response>, MatrixError> {
     let request = SyncRequest {
         since: request.since,
         filter: request.filter,
@@ -22,5 +22,5 @@ pub(crate) async fn sync_events(
         use_state_after: request.use_state_after,
         timeout: request.timeout.unwrap_or_default(),
     };
-    Ok(sync::sync(&engine, &requester, request).await?)
+    Ok(Json(sync::sync(&engine, &requester, request).await?))
 }

@@ -107,6 +107,14 @@ impl Engine {
         Arc::new(Self::new(config, db, signing_key, outside, Log::beside()))
     }
 
+    /// Drops from memory all rooms, users and events that are not in use. What is asked for next is read from the
+    /// database.
+    pub fn drop_idle(&self) {
+        self.rooms.drop_idle();
+        self.users.clear();
+        self.events.clear();
+    }
+
     fn new(config: Config, db: Database, signing_key: SigningKey, outside: Outside, log: Log) -> Self {
         let Outside { clock, entropy, .. } = outside;
         Self {

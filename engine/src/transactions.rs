@@ -40,8 +40,6 @@ struct Device {
 struct Known {
     by_key: HashMap<RequestKey, State>,
     order: VecDeque<RequestKey>,
-    /// Some are in the database only.
-    incomplete: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -97,27 +95,17 @@ pub(crate) async fn begin(engine: &Engine, device_nid: DeviceNid, key: RequestKe
     };
     device.loaded.get_or_try_init(|| load(engine, device_nid, &device)).await?;
     loop {
-        let (mut under_way, ask) = {
+        let mut under_way = {
             let mut known = device.known.lock();
             match known.by_key.get(&key).cloned() {
                 Some(State::Done(event_id)) => return Ok(Begun::Repeated(event_id)),
-                Some(State::UnderWay(done)) => (Some(done), false),
-                None if known.incomplete => (None, true),
+                Some(State::UnderWay(done)) => done,
+                // Perhaps done before, and no longer in memory: the database will say so when it is committed.
                 None => return Ok(Begun::New(start(&device, &mut known, key))),
             }
         };
-        if let Some(done) = under_way.as_mut() {
-            // Ends when the sender is dropped: done or given up.
-            while done.changed().await.is_ok() {}
-        } else if ask {
-            if let Some(event_id) = find(engine, device_nid, &key).await? {
-                return Ok(Begun::Repeated(event_id));
-            }
-            let mut known = device.known.lock();
-            if !known.by_key.contains_key(&key) {
-                return Ok(Begun::New(start(&device, &mut known, key)));
-            }
-        }
+        // Ends when the sender is dropped: done or given up.
+        while under_way.changed().await.is_ok() {}
     }
 }
 
@@ -139,7 +127,6 @@ async fn load(engine: &Engine, device_nid: DeviceNid, device: &Device) -> Result
     let mut connection = engine.db.acquire().await?;
     let recent = events::recent_transactions(&mut connection, device_nid, since, PER_DEVICE as i64).await?;
     let mut known = device.known.lock();
-    known.incomplete = recent.len() == PER_DEVICE;
     for transaction in recent.into_iter().rev() {
         let Ok(event_id) = OwnedEventId::try_from(transaction.event_id) else { continue };
         known.by_key.insert(transaction.request_key, State::Done(event_id));
@@ -165,7 +152,6 @@ impl Doing {
             && let Some(oldest) = known.order.pop_front()
         {
             known.by_key.remove(&oldest);
-            known.incomplete = true;
         }
     }
 }

@@ -97,18 +97,21 @@ pub async fn leave(
     }
 }
 
-/// Leaves every room that the user is in or invited to; for an account that is closed. What fails is tried again by
-/// nobody, and told to the log.
+/// Leaves every room that the user is in or invited to; for an account that is closed. One that can't be left doesn't
+/// keep the user in the others. An error says that trying again may get the user out of more.
 pub async fn leave_all(engine: &Arc<Engine>, requester: &Requester) -> Result<(), Error> {
     let user = users::load(engine, requester.user_nid).await?;
     let there = [Membership::Join, Membership::Invite, Membership::Knock];
     let rooms: Vec<_> = there.into_iter().flat_map(|membership| user.rooms_with(membership).collect::<Vec<_>>()).collect();
+    let mut failed = None;
     for room_id in super::ids(engine, &rooms).await?.into_values() {
-        if let Err(error) = leave(engine, requester, &room_id, None).await {
-            tracing::warn!(%error, %room_id, "a closed account could not leave a room");
+        match leave(engine, requester, &room_id, None).await {
+            Ok(()) => {}
+            Err(MembershipError::Send(SendError::Decided(DecideError::Failed(error)))) => failed = Some(error),
+            Err(error) => tracing::warn!(%error, %room_id, "a closed account could not leave a room"),
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Invites a user.

@@ -113,6 +113,15 @@ impl Rooms {
 
     /// Drops the rooms used longest ago until the rest fits the budget. Rooms in use, or with changes under way, stay.
     pub(crate) fn shrink(&self) {
+        self.shrink_to(self.budget);
+    }
+
+    /// Drops every room that is not in use and has no changes under way.
+    pub(crate) fn drop_idle(&self) {
+        self.shrink_to(0);
+    }
+
+    fn shrink_to(&self, budget: u64) {
         let mut rooms = self.by_nid.lock();
         let mut total = 0;
         let mut idle: Vec<(i64, RoomNid, u64)> = Vec::new();
@@ -128,7 +137,7 @@ impl Rooms {
         metrics::gauge!("hearth_rooms_in_memory_bytes").set(total as f64);
         idle.sort_unstable();
         for (_, room_nid, weight) in idle {
-            if total <= self.budget {
+            if total <= budget {
                 break;
             }
             rooms.remove(&room_nid);

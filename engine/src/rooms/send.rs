@@ -172,9 +172,13 @@ pub async fn send_state(
     content: &str,
 ) -> Result<OwnedEventId, SendStateError> {
     let content = content_from_json(content)?;
-    let room = joined_room(engine, requester, room_id).await?;
     let sender = (requester.user_id.clone(), requester.user_nid);
     let draft = Draft::state(sender, event_type.to_string(), state_key, content);
+    let room = match draft.membership().is_some() && state_key == requester.user_id {
+        // Who joins this way is not in it yet: the rules of the room decide.
+        true => by_id(engine, room_id).await?.ok_or(SendMessageError::UnknownRoom)?,
+        false => joined_room(engine, requester, room_id).await?,
+    };
     check_invite(engine, &draft)?;
     check_aliases(engine, &room, &draft).await?;
     if let Some(event_id) = stands_already(engine, &room, &draft).await? {

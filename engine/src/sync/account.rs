@@ -3,10 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use hearth_storage::{Position, RoomNid, account_data, log::AccountData};
-use ruma::{
-    events::{AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent},
-    serde::Raw,
-};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -58,23 +54,23 @@ fn rooms_in_view(sync: &Sync<'_>) -> HashSet<RoomNid> {
 }
 
 /// Global account data that the client's filter lets through.
-pub(super) fn global(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Raw<AnyGlobalAccountDataEvent>> {
+pub(super) fn global(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Box<RawValue>> {
     let filter = &sync.filter.account_data;
     let wanted = |data: &&AccountData| {
         !filter.not_types.iter().any(|pattern| glob(pattern, &data.data_type))
             && filter.types.as_ref().is_none_or(|types| types.iter().any(|pattern| glob(pattern, &data.data_type)))
     };
-    data.iter().filter(wanted).filter_map(to_event).map(Raw::from_json).collect()
+    data.iter().filter(wanted).filter_map(to_event).collect()
 }
 
 /// A room's account data that the client's filter lets through.
-pub(super) fn of_room(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Raw<AnyRoomAccountDataEvent>> {
+pub(super) fn of_room(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Box<RawValue>> {
     let filter = &sync.filter.room.account_data;
     let wanted = |data: &&AccountData| {
         !filter.not_types.iter().any(|pattern| glob(pattern, &data.data_type))
             && filter.types.as_ref().is_none_or(|types| types.iter().any(|pattern| glob(pattern, &data.data_type)))
     };
-    data.iter().filter(wanted).filter_map(to_event).map(Raw::from_json).collect()
+    data.iter().filter(wanted).filter_map(to_event).collect()
 }
 
 fn to_event(data: &AccountData) -> Option<Box<RawValue>> {

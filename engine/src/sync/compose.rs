@@ -7,14 +7,8 @@ use std::{
 
 use hearth_storage::{EventNid, KeyNid, RoomNid, UserNid, events::Place, log::Membership};
 use ruma::{
-    api::client::{
-        filter::{LazyLoadOptions, RoomEventFilter},
-        sync::sync_events::v3::{
-            InviteState, InvitedRoom, JoinedRoom, KnockState, KnockedRoom, LeftRoom, Response, State, StateEvents, Timeline,
-        },
-    },
-    events::{AnyStrippedStateEvent, AnySyncEphemeralRoomEvent},
-    serde::Raw,
+    OwnedRoomId,
+    api::client::filter::{LazyLoadOptions, RoomEventFilter},
 };
 use serde_json::value::RawValue;
 
@@ -23,6 +17,7 @@ use super::{
     account::{self, Data},
     gather::Material,
     plan::Plan,
+    response::{Events, InvitedRoom, JoinedRoom, KnockedRoom, LeftRoom, Response, State, Stripped, Timeline},
     summary, typing,
 };
 use crate::{
@@ -33,7 +28,7 @@ use crate::{
     tokens::{HistoryToken, SyncToken},
 };
 
-type Events = HashMap<EventNid, Arc<Event>>;
+type LoadedEvents = HashMap<EventNid, Arc<Event>>;
 
 /// Fills in everything but `next_batch`.
 pub(super) async fn compose(
@@ -60,29 +55,25 @@ pub(super) async fn compose(
                 response.rooms.join.insert(room_id, room);
             }
         } else {
-            let mut room = LeftRoom::new();
-            room.timeline = composer.timeline(&material);
-            room.state = composer.state(&material);
-            room.account_data.events = account_data;
+            let room = LeftRoom {
+                timeline: composer.timeline(&material),
+                state: composer.state(&material),
+                account_data: Events { events: account_data },
+            };
             response.rooms.leave.insert(room_id, room);
         }
     }
-    for (room_nids, is_invite) in [(&plan.invited, true), (&plan.knocked, false)] {
-        for room_nid in room_nids {
-            let Some(room_id) = plan.ids.get(room_nid).cloned() else { continue };
-            let stripped = sync.user.rooms.get(room_nid).and_then(|room| room.stripped_state.as_deref());
-            let events: Vec<Raw<AnyStrippedStateEvent>> =
-                stripped.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-            if is_invite {
-                let mut state = InviteState::new();
-                state.events = events;
-                response.rooms.invite.insert(room_id, InvitedRoom::from(state));
-            } else {
-                let mut state = KnockState::new();
-                state.events = events;
-                response.rooms.knock.insert(room_id, KnockedRoom::from(state));
-            }
-        }
+    let stripped = |room_nid: &RoomNid| {
+        Stripped::of(sync.user.rooms.get(room_nid).and_then(|room| room.stripped_state.as_ref()))
+    };
+    let named = |room_nids: &[RoomNid]| -> Vec<(RoomNid, OwnedRoomId)> {
+        room_nids.iter().filter_map(|room_nid| Some((*room_nid, plan.ids.get(room_nid)?.clone()))).collect()
+    };
+    for (room_nid, room_id) in named(&plan.invited) {
+        response.rooms.invite.insert(room_id, InvitedRoom { invite_state: stripped(&room_nid) });
+    }
+    for (room_nid, room_id) in named(&plan.knocked) {
+        response.rooms.knock.insert(room_id, KnockedRoom { knock_state: stripped(&room_nid) });
     }
     response.account_data.events = account::global(sync, &data.global);
     Ok(())
@@ -92,16 +83,9 @@ pub(super) async fn compose(
 fn is_quiet(room: &JoinedRoom) -> bool {
     room.timeline.events.is_empty()
         && !room.timeline.limited
-        && state_is_empty(&room.state)
+        && room.state.events().is_empty()
         && room.ephemeral.events.is_empty()
         && room.account_data.events.is_empty()
-}
-
-fn state_is_empty(state: &State) -> bool {
-    match state {
-        State::Before(state) | State::After(state) => state.events.is_empty(),
-        _ => true,
-    }
 }
 
 /// Brings the state to tell of each room down to what the client wants: with members loaded lazily, the members of
@@ -150,7 +134,7 @@ async fn members_of_interest(sync: &Sync<'_>, material: &Material) -> Result<Vec
 }
 
 /// The events of every state to tell and those that timelines replaced, with one query if any.
-async fn load_events(sync: &Sync<'_>, materials: &[Material]) -> Result<Events, Error> {
+async fn load_events(sync: &Sync<'_>, materials: &[Material]) -> Result<LoadedEvents, Error> {
     let mut wanted = Vec::new();
     for material in materials {
         wanted.extend(material.state.values().flatten());
@@ -169,13 +153,13 @@ async fn load_events(sync: &Sync<'_>, materials: &[Material]) -> Result<Events, 
 
 struct Composer<'a> {
     sync: &'a Sync<'a>,
-    events: Events,
+    events: LoadedEvents,
     viewer: Viewer,
 }
 
 impl Composer<'_> {
     async fn joined(&self, material: &Material, typing: Option<&Vec<UserNid>>) -> Result<JoinedRoom, Error> {
-        let mut room = JoinedRoom::new();
+        let mut room = JoinedRoom::default();
         room.timeline = self.timeline(material);
         room.state = self.state(material);
         if self.summary_may_have_changed(material) {
@@ -197,12 +181,12 @@ impl Composer<'_> {
         {
             ephemeral.extend(typing::to_event(self.sync.engine, users).await?);
         }
-        room.ephemeral.events = ephemeral.into_iter().map(Raw::<AnySyncEphemeralRoomEvent>::from_json).collect();
+        room.ephemeral.events = ephemeral;
         Ok(room)
     }
 
     fn timeline(&self, material: &Material) -> Timeline {
-        let mut timeline = Timeline::new();
+        let mut timeline = Timeline::default();
         timeline.limited = material.limited;
         let first = material.events.first().map(|(_, event)| event.place);
         let before = match first {
@@ -225,7 +209,7 @@ impl Composer<'_> {
             };
             self.serve(event, membership)
         });
-        timeline.events = served.map(Raw::from_json).collect();
+        timeline.events = served.collect();
         timeline
     }
 
@@ -234,8 +218,7 @@ impl Composer<'_> {
         let excluded = crate::events::excludes_room(filter, &material.room.id);
         let told = material.state.values().filter(|_| !excluded).flatten();
         let events = told.filter_map(|event_nid| self.events.get(event_nid)).filter(|event| matches(filter, event));
-        let mut state = StateEvents::default();
-        state.events = events.map(|event| Raw::from_json(self.serve(event, None))).collect();
+        let state = Events { events: events.map(|event| self.serve(event, None)).collect() };
         if self.sync.use_state_after { State::After(state) } else { State::Before(state) }
     }
 

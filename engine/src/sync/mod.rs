@@ -9,16 +9,14 @@ mod compose;
 mod gather;
 mod lazy;
 mod plan;
+mod response;
 mod summary;
 mod typing;
 
 use std::{sync::Arc, time::Duration};
 
 use hearth_storage::Position;
-use ruma::api::client::{
-    filter::FilterDefinition,
-    sync::sync_events::v3::{Filter, Response},
-};
+use ruma::api::client::{filter::FilterDefinition, sync::sync_events::v3::Filter};
 use tokio::time::Instant;
 
 use crate::{
@@ -31,6 +29,7 @@ use crate::{
 };
 pub(crate) use lazy::ToldMembers;
 use plan::Plan;
+pub use response::*;
 
 /// No sync waits longer, whatever a client asks for.
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
@@ -125,7 +124,7 @@ pub async fn sync(engine: &Arc<Engine>, requester: &Requester, request: SyncRequ
         let next = SyncToken { generation: head.generation, position: head.position, ephemeral: Some(ephemeral) };
         response.next_batch = next.to_string();
         let at_once = token.is_none() || request.full_state || cut_back;
-        if at_once || !is_empty(&response) || Instant::now() >= deadline || engine.shutdown.is_cancelled() {
+        if at_once || !response.is_empty() || Instant::now() >= deadline || engine.shutdown.is_cancelled() {
             return Ok(response);
         }
         tokio::select! {
@@ -136,14 +135,6 @@ pub async fn sync(engine: &Arc<Engine>, requester: &Requester, request: SyncRequ
         // The session may have ended while it waited.
         authenticate_again(engine, requester).await?;
     }
-}
-
-fn is_empty(response: &Response) -> bool {
-    response.rooms.is_empty()
-        && response.account_data.events.is_empty()
-        && response.presence.events.is_empty()
-        && response.to_device.events.is_empty()
-        && response.device_lists.is_empty()
 }
 
 /// The end of the log and the user as of just there.
@@ -165,7 +156,7 @@ async fn present(engine: &Engine, requester: &Requester) -> Result<(LogHead, Arc
 }
 
 async fn answer(sync: &Sync<'_>) -> Result<Response, Error> {
-    let mut response = Response::new(String::new());
+    let mut response = Response::default();
     let data = account::data(sync).await?;
     let typing = typing::changed(sync);
     let plan = Plan::make(sync, &data, typing.keys().copied()).await?;

@@ -1,23 +1,27 @@
 //! Room summaries: how many are in a room, and for one without a name, of whom its name can be made.
 
 use hearth_storage::{UserNid, log::Membership};
-use ruma::{OwnedUserId, UInt, api::client::sync::sync_events::v3::RoomSummary};
+use ruma::OwnedUserId;
 
-use crate::{Engine, Error, rooms::{Room, read}};
+use super::response::Summary;
+use crate::{
+    Engine, Error,
+    rooms::{Room, read},
+};
 
 /// Heroes of a summary, at most (client-server API, "Room summary").
 const HEROES: usize = 5;
 
 /// The summary of a room for one of its members.
-pub(super) async fn summary(engine: &Engine, room: &Room, viewer: UserNid) -> Result<RoomSummary, Error> {
-    let mut summary = RoomSummary::new();
+pub(super) async fn summary(engine: &Engine, room: &Room, viewer: UserNid) -> Result<Summary, Error> {
+    let mut summary = Summary::default();
     let Some((joined, invited)) = room.read(|view| (view.members.joined(), view.members.invited())) else {
         return Ok(summary);
     };
-    summary.joined_member_count = UInt::try_from(joined).ok();
-    summary.invited_member_count = UInt::try_from(invited).ok();
+    summary.joined_member_count = Some(joined);
+    summary.invited_member_count = Some(invited);
     if !has_name(engine, room).await? {
-        summary.heroes = heroes(engine, room, viewer).await?;
+        summary.heroes = Some(heroes(engine, room, viewer).await?);
     }
     Ok(summary)
 }
