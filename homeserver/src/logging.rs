@@ -8,7 +8,8 @@ use crate::config::{LogFormat, LogSettings};
 
 /// Sends the program's log where `settings` say. The process has one log: a second call changes nothing.
 pub fn start(settings: &LogSettings) {
-    let filter = EnvFilter::new(&settings.level);
+    // Several lines at level info for every event that was allowed. The operator's own word on it comes after, and wins.
+    let filter = EnvFilter::new(format!("ruma_state_res=warn,{}", settings.level));
     let registry = tracing_subscriber::registry().with(filter);
     let started = match settings.format {
         LogFormat::Text => {
