@@ -15,7 +15,7 @@ impl From<DecideError> for MatrixError {
             DecideError::TooLarge(reason) => Self::too_large(reason),
             DecideError::UnknownRedacted => Self::not_found("The event to redact is not in this room."),
             DecideError::Failed(error) => error.into(),
-            error @ DecideError::Missing(_) => Self::internal(error),
+            error @ (DecideError::AlreadySo | DecideError::Missing(_)) => Self::internal(error),
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::{Engine, Error, events::Event};
 /// How often a change is decided anew because its room moved, or state was missing, before its caller is told to try
 /// again later.
 const ATTEMPTS: usize = 20;
+/// How often one attempt fetches what deciding finds missing.
+const ROUNDS: usize = 20;
 
 /// Why events were not sent.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +43,10 @@ pub(crate) async fn commit(engine: &Arc<Engine>, room: &Arc<Room>, drafts: Vec<D
         let mut gathered = gather(engine, room, &state, &drafts).await?;
         let slot = engine.log.reserve().await.map_err(Error::from)?;
         let mut slot = Some(slot);
-        // Deciding again on a head that moved is cheap; only what it misses is fetched.
-        let queued = loop {
+        // Deciding again on a head that moved is cheap; only what it misses is fetched. State that is still being
+        // committed may be in memory no longer, and not in the database yet: then another attempt waits for it.
+        let mut queued = None;
+        for _ in 0..ROUNDS {
             let decided = room.head.decide(|head| {
                 let target = Target { room_nid: room.nid, room_id: Some(&room.id), rules: &room.rules };
                 let decided = decide(head, target, signer(engine), &drafts, &gathered)?;
@@ -56,10 +60,13 @@ pub(crate) async fn commit(engine: &Arc<Engine>, room: &Arc<Room>, drafts: Vec<D
             match decided {
                 Some(Err(DecideError::Missing(missing))) => gathered.add(engine, room, &missing).await?,
                 Some(Err(error)) => return Err(error.into()),
-                Some(Ok(((events, Some(outcome)), incarnation))) => break Some((events, outcome, incarnation)),
-                Some(Ok(((_, None), _))) | None => break None,
+                Some(Ok(((events, Some(outcome)), incarnation))) => {
+                    queued = Some((events, outcome, incarnation));
+                    break;
+                }
+                Some(Ok(((_, None), _))) | None => break,
             }
-        };
+        }
         let Some((events, outcome, incarnation)) = queued else { continue };
         // A task of its own: the head must hear how this ended even if the caller is gone.
         let (settling, settled_room) = (Arc::clone(engine), Arc::clone(room));

@@ -86,7 +86,7 @@ impl From<DecideError> for CreateRoomError {
             DecideError::Forbidden(reason) => Self::InvalidState(reason),
             DecideError::TooLarge(reason) => Self::TooLarge(reason),
             DecideError::Failed(error) => Self::Failed(error),
-            error @ (DecideError::UnknownRedacted | DecideError::Missing(_)) => Self::InvalidState(error.to_string()),
+            error @ (DecideError::AlreadySo | DecideError::UnknownRedacted | DecideError::Missing(_)) => Self::InvalidState(error.to_string()),
         }
     }
 }

@@ -48,6 +48,9 @@ pub enum DecideError {
     /// It is larger than an event may be.
     #[error("{0}")]
     TooLarge(String),
+    /// The user has the membership that they would be given.
+    #[error("this is so already")]
+    AlreadySo,
     /// The event to be redacted isn't in the room.
     #[error("the event to redact is not in this room")]
     UnknownRedacted,
@@ -156,6 +159,7 @@ impl Work<'_> {
     fn add(&mut self, draft: &Draft, names: &Names, permitted: bool) -> Result<(), DecideError> {
         check_size(draft)?;
         self.check_replaced(draft, names)?;
+        self.check_already(draft, names)?;
         let auth = self.auth_events(names)?;
         let depth = self.extremities.iter().map(|extremity| extremity.depth).max().unwrap_or(0);
         let depth = depth.saturating_add(1).min(MAX_DEPTH);
@@ -202,6 +206,15 @@ impl Work<'_> {
         self.made.insert(event.nid, Arc::clone(&event));
         self.events.push(event);
         Ok(())
+    }
+
+    fn check_already(&self, draft: &Draft, names: &Names) -> Result<(), DecideError> {
+        let Some(key_nid) = names.key_nid.filter(|_| draft.unless_already) else { return Ok(()) };
+        let current = self.current(key_nid)?.and_then(|event| membership_in(&event));
+        match current.is_some() && current == draft.membership().and_then(membership_named) {
+            true => Err(DecideError::AlreadySo),
+            false => Ok(()),
+        }
     }
 
     fn check_replaced(&self, draft: &Draft, names: &Names) -> Result<(), DecideError> {

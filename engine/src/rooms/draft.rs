@@ -17,6 +17,8 @@ pub(crate) struct Draft {
     pub redacts: Option<OwnedEventId>,
     /// The state event that must still be the current one at its key, where it was made from that.
     pub replaces: Option<EventNid>,
+    /// A member event that is not sent when the user has that membership already.
+    pub unless_already: bool,
     /// The request it answers, where the client gave a transaction id.
     pub request: Option<ClientRequest>,
 }
@@ -50,6 +52,7 @@ impl Draft {
             content,
             redacts: None,
             replaces: None,
+            unless_already: false,
             request: None,
         }
     }

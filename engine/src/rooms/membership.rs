@@ -229,8 +229,13 @@ async fn change(
     content: CanonicalJsonObject,
 ) -> Result<(), MembershipError> {
     let sender = (requester.user_id.clone(), requester.user_nid);
-    commit_one(engine, room, Draft::state(sender, "m.room.member", target.as_str(), content)).await?;
-    Ok(())
+    let mut draft = Draft::state(sender, "m.room.member", target.as_str(), content);
+    // The same request twice at once is one event.
+    draft.unless_already = target == requester.user_id;
+    match commit_one(engine, room, draft).await {
+        Ok(_) | Err(SendError::Decided(DecideError::AlreadySo)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The content of a member event that carries a user's profile.

@@ -116,6 +116,7 @@ fn message_of(requester: &Requester) -> Draft {
         content: Default::default(),
         redacts: None,
         replaces: None,
+        unless_already: false,
         request: None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use hearth_storage::{Connection, KeyNid, Position, RoomNid, UserNid, log::Membership, state_changes};
+use hearth_storage::{Connection, EventNid, KeyNid, Position, RoomNid, UserNid, log::Membership, state_changes};
 use serde::Deserialize;
 
 use super::{Room, decide::membership_in};
@@ -40,12 +40,34 @@ impl HistoryVisibility {
 pub(crate) struct Sight {
     visibility: Vec<(Position, HistoryVisibility)>,
     membership: Vec<(Position, Membership)>,
+    /// Where the user last ceased to be in the room, and the event by which; nothing while they are in it.
+    departed: Option<(Position, EventNid)>,
 }
 
 impl Sight {
     /// The user's membership just after `position`; nothing before there was one.
     pub fn membership_at(&self, position: Position) -> Option<Membership> {
         at(&self.membership, position)
+    }
+
+    /// The position of the last change of the user's membership.
+    pub fn last_change(&self) -> Option<Position> {
+        self.membership.last().map(|(position, _)| *position)
+    }
+
+    /// Whether the user was in the room at some time up to `position`.
+    pub fn was_in_by(&self, position: Position) -> bool {
+        self.membership.iter().any(|(joined, membership)| *joined <= position && *membership == Membership::Join)
+    }
+
+    fn change_membership(&mut self, position: Position, membership: Membership, event_nid: Option<EventNid>) {
+        let was_in = self.membership.last().is_some_and(|(_, membership)| *membership == Membership::Join);
+        if membership == Membership::Join {
+            self.departed = None;
+        } else if was_in {
+            self.departed = event_nid.map(|event_nid| (position, event_nid));
+        }
+        self.membership.push((position, membership));
     }
 
     /// Whether the user may see an event at `position` of the log.
@@ -100,7 +122,7 @@ pub(crate) async fn load(
                 sight.visibility.push((*position, visibility));
             } else {
                 let membership = event.and_then(|event| membership_in(event)).unwrap_or(Membership::Leave);
-                sight.membership.push((*position, membership));
+                sight.change_membership(*position, membership, change.new);
             }
         }
     }
@@ -112,8 +134,8 @@ pub(crate) async fn load(
 pub(crate) enum Access {
     /// All that is current: a member, or anyone where the room is readable to the world.
     Current,
-    /// What was there when they left.
-    UntilLeft(hearth_storage::EventNid, Position),
+    /// What was there when they left. That they were invited, refused or banned later shows them no more.
+    UntilLeft(EventNid, Position),
     /// Nothing.
     None,
 }
@@ -133,13 +155,12 @@ pub(crate) async fn access(engine: &Engine, room: &Room, user_nid: UserNid) -> R
     if !matches!(left.membership, Membership::Leave | Membership::Ban) {
         return Ok(Access::None);
     }
-    // A refused invite, or a ban of someone who never came, is no past membership.
     let mut connection = engine.db.acquire().await?;
     let key = engine.interner.user_ids(&[user_nid]).await?;
     let Some(user_id) = key.get(&user_nid) else { return Ok(Access::None) };
     let sight = load(engine, &mut connection, &[room], user_id, left.position).await?.remove(&room.nid).unwrap_or_default();
-    let was_there = sight.membership.iter().any(|(_, membership)| *membership == Membership::Join);
-    Ok(if was_there { Access::UntilLeft(left.event_nid, left.position) } else { Access::None })
+    // A refused invite, or a ban of someone who never came, is no past membership.
+    Ok(sight.departed.map_or(Access::None, |(position, event_nid)| Access::UntilLeft(event_nid, position)))
 }
 
 #[cfg(test)]
@@ -152,6 +173,7 @@ mod tests {
         Sight {
             visibility: visibility.iter().map(|(at, value)| (Position(*at), *value)).collect(),
             membership: membership.iter().map(|(at, value)| (Position(*at), *value)).collect(),
+            departed: None,
         }
     }
 
