@@ -25,6 +25,7 @@ class Person:
         self.events = {}
         self.typing = {}
         self.receipts = {}
+        self.left = set()
         self.client.add_event_callback(self.on_event, nio.Event)
         self.client.add_ephemeral_callback(self.on_typing, nio.TypingNoticeEvent)
         self.client.add_ephemeral_callback(self.on_receipt, nio.ReceiptEvent)
@@ -49,7 +50,8 @@ class Person:
         return self.client.user_id
 
     async def sync(self):
-        return good(await self.client.sync(timeout=2000, sync_filter=self.FILTER), nio.SyncResponse)
+        response = good(await self.client.sync(timeout=2000, sync_filter=self.FILTER), nio.SyncResponse)
+        self.left |= set(response.rooms.leave)
 
     async def sync_until(self, what, wanted):
         """Syncs until `wanted()` is true."""
@@ -196,11 +198,11 @@ async def group(people):
     await bob.sync_until("the topic changes", lambda: bob.client.rooms[room].topic == "Nothing")
 
     good(await alice.client.room_kick(room, carol.user_id, "closing time"), nio.RoomKickResponse)
-    await carol.sync_until("Carol is out", lambda: room not in carol.client.rooms)
+    await carol.sync_until("Carol is out", lambda: room in carol.left)
     refused = await carol.client.room_send(room, "m.room.message", {"msgtype": "m.text", "body": "one more"})
     same(good(refused, nio.RoomSendError).status_code, "M_FORBIDDEN", "Carol may not speak")
     good(await bob.client.room_leave(room), nio.RoomLeaveResponse)
-    await bob.sync_until("Bob is out", lambda: room not in bob.client.rooms)
+    await bob.sync_until("Bob is out", lambda: room in bob.left)
     good(await bob.client.room_forget(room), nio.RoomForgetResponse)
     members = good(await alice.client.joined_members(room), nio.JoinedMembersResponse).members
     same([member.user_id for member in members], [alice.user_id], "who is left")

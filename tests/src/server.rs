@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, TcpListener},
     path::Path,
     thread,
     time::Duration,
@@ -32,7 +32,7 @@ pub struct Server {
     settings: Settings,
     database: Option<TestDatabase>,
     anonymous: Client,
-    _data_dir: TempDir,
+    data_dir: TempDir,
 }
 
 impl Server {
@@ -56,22 +56,36 @@ impl Server {
         let database = TestDatabase::new().await;
         let mut settings = settings(data_dir.path(), &database.url);
         change(&mut settings);
-        let mut attempts = 0;
-        let running = loop {
-            choose_address(&mut settings);
-            match homeserver::Server::start(&settings, None).await {
-                Ok(running) => break running,
-                Err(StartError::Bind(_)) if attempts < ATTEMPTS => attempts += 1,
-                Err(error) => panic!("the server does not start: {error:?}"),
-            }
-        };
+        let running = start_somewhere(&mut settings, true).await;
         let anonymous = Client::anonymous(&format!("http://{}", running.addresses()[0]));
         Self {
             running: Some(running),
             settings,
             database: Some(database),
             anonymous,
-            _data_dir: data_dir,
+            data_dir,
+        }
+    }
+
+    /// Starts another server of the same name, with the same key and on the same database, at an address of its own.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub async fn start_another_on_its_database(&self) -> Self {
+        let data_dir = TempDir::new().expect("a directory can be made");
+        let key = |directory: &TempDir| directory.path().join("signing.key");
+        fs::copy(key(&self.data_dir), key(&data_dir)).expect("the key can be copied");
+        let mut settings = self.settings.clone();
+        settings.data_dir = data_dir.path().to_owned();
+        let running = start_somewhere(&mut settings, false).await;
+        let anonymous = Client::anonymous(&format!("http://{}", running.addresses()[0]));
+        Self {
+            running: Some(running),
+            settings,
+            database: None,
+            anonymous,
+            data_dir,
         }
     }
 
@@ -127,15 +141,26 @@ impl Server {
     }
 }
 
-/// A port that is free now, in the name too: discovery needs no test hook then.
-fn choose_address(settings: &mut Settings) {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    let address: SocketAddr = probe.local_addr().expect("a bound socket has an address");
-    settings.server_name = address
-        .to_string()
-        .try_into()
-        .expect("an address is a server name");
-    settings.listeners = vec![Listener::plain(address)];
+/// Starts a server on a port that is free now; `named` after it, so that discovery needs no test hook.
+async fn start_somewhere(settings: &mut Settings, named: bool) -> homeserver::Server {
+    let mut attempts = 0;
+    loop {
+        let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let address = probe.local_addr().expect("a bound socket has an address");
+        drop(probe);
+        if named {
+            settings.server_name = address
+                .to_string()
+                .try_into()
+                .expect("an address is a server name");
+        }
+        settings.listeners = vec![Listener::plain(address)];
+        match homeserver::Server::start(settings, None).await {
+            Ok(running) => return running,
+            Err(StartError::Bind(_)) if attempts < ATTEMPTS => attempts += 1,
+            Err(error) => panic!("the server does not start: {error:?}"),
+        }
+    }
 }
 
 /// Through a file, as an operator's.

@@ -141,6 +141,9 @@ mod tests {
     #[test]
     fn the_mac_is_synapses() {
         // Of `hmac.new(b"secret", b"nonce\0alice\0benchmark\0notadmin", hashlib.sha1)` in Python.
-        assert_eq!(mac("secret", "nonce", "alice"), "ac63c11dfe4ad5068d0ffc2e55bfa44b9f42bd7f");
+        assert_eq!(
+            mac("secret", "nonce", "alice"),
+            "ac63c11dfe4ad5068d0ffc2e55bfa44b9f42bd7f"
+        );
     }
 }

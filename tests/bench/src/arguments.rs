@@ -66,6 +66,48 @@ pub struct Sizes {
     /// Length of a message's text.
     #[arg(long, default_value_t = 80)]
     pub message_bytes: usize,
+    /// The longest that one scenario may take, with its preparation.
+    #[arg(long, default_value_t = 900.0, value_parser = seconds)]
+    pub scenario_seconds: f64,
+    /// Rates of messages a second at which delivery is measured.
+    #[arg(long, value_delimiter = ',', default_values_t = [5, 20, 100], value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub delivery_rates: Vec<u64>,
+    /// Rooms that those messages are spread over.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub delivery_rooms: u64,
+    /// Members of each of them, with the one who sends.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=1000))]
+    pub delivery_members: u64,
+    /// Numbers of rooms that the syncing user is in.
+    #[arg(long, value_delimiter = ',', default_values_t = [100], value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub sync_rooms: Vec<u64>,
+    /// Messages in each of them.
+    #[arg(long, default_value_t = 5)]
+    pub sync_messages: u64,
+    /// First syncs that are measured, each of a new device.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub syncs: u64,
+    /// Messages in the room that is paged through.
+    #[arg(long, default_value_t = 1000)]
+    pub history_messages: u64,
+    /// Events on a page.
+    #[arg(long, default_value_t = 30)]
+    pub page: u64,
+    /// Numbers of members of the rooms that are joined.
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 100], value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    pub join_members: Vec<u64>,
+    /// Joins that are measured.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub joins: u64,
+    /// Members of the room whose state changes.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    pub state_members: u64,
+    /// State changes that are measured.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub state_changes: u64,
+    /// Clients whose waiting is measured.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub waiting_clients: u64,
     /// Room version of every room; the server's default if none is named.
     #[arg(long)]
     pub room_version: Option<String>,
@@ -77,7 +119,11 @@ fn check_url(text: &str) -> Result<String, String> {
 
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected a number")?;
-    if (0.1..=600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.1 to 600".to_owned()) }
+    if (0.1..=3600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("expected 0.1 to 3600".to_owned())
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A Matrix client with as much of the client-server API as the scenarios need. Reads answers no further than that.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, cell::Cell, collections::HashMap, fmt::Write as _, rc::Rc};
 
 use bytes::Bytes;
 use hyper::{Method, StatusCode, header::HeaderValue};
@@ -38,6 +38,61 @@ pub struct Session {
     pub access_token: String,
 }
 
+/// The part of a `/sync` that scenarios read.
+#[derive(Debug, Deserialize)]
+pub struct Synced<'a> {
+    #[serde(borrow)]
+    pub next_batch: Cow<'a, str>,
+    #[serde(borrow, default)]
+    rooms: SyncedRooms<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct SyncedRooms<'a> {
+    #[serde(borrow, default)]
+    join: HashMap<&'a str, SyncedRoom<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SyncedRoom<'a> {
+    #[serde(borrow, default)]
+    timeline: Timeline<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Timeline<'a> {
+    #[serde(borrow, default)]
+    events: Vec<SyncedEvent<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SyncedEvent<'a> {
+    #[serde(borrow, default)]
+    content: SyncedContent<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct SyncedContent<'a> {
+    #[serde(borrow, default)]
+    body: Option<Cow<'a, str>>,
+}
+
+impl<'a> Synced<'a> {
+    pub fn read(body: &'a [u8]) -> Result<Self, ClientError> {
+        read("sync", body)
+    }
+
+    pub fn rooms(&self) -> usize {
+        self.rooms.join.len()
+    }
+
+    /// The texts of all timelines.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let events = self.rooms.join.values().flat_map(|room| &room.timeline.events);
+        events.filter_map(|event| event.content.body.as_deref())
+    }
+}
+
 /// What to ask `/sync` for.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SyncRequest<'a> {
@@ -52,7 +107,8 @@ pub struct Client {
     connection: Connection,
     user_id: String,
     authorization: HeaderValue,
-    transactions: u64,
+    /// Transaction ids given so far, on all connections of the device.
+    transactions: Rc<Cell<u64>>,
 }
 
 impl Client {
@@ -64,7 +120,7 @@ impl Client {
             connection,
             user_id: session.user_id,
             authorization,
-            transactions: 0,
+            transactions: Rc::default(),
         })
     }
 
@@ -72,14 +128,13 @@ impl Client {
         &self.user_id
     }
 
-    /// The same device on a second connection, to long-poll on while the first one sends. It must not send too:
-    /// transaction ids would repeat.
-    pub fn listener(&self) -> Self {
+    /// The same device on another connection: one can wait in a long poll while the other sends.
+    pub fn sibling(&self) -> Self {
         Self {
             connection: self.connection.sibling(),
             user_id: self.user_id.clone(),
             authorization: self.authorization.clone(),
-            transactions: 0,
+            transactions: self.transactions.clone(),
         }
     }
 
@@ -89,7 +144,9 @@ impl Client {
         struct Created {
             room_id: String,
         }
-        let body = self.post("createRoom", "/_matrix/client/v3/createRoom", request).await?;
+        let body = self
+            .post("createRoom", "/_matrix/client/v3/createRoom", request)
+            .await?;
         Ok(read::<Created>("createRoom", &body)?.room_id)
     }
 
@@ -100,14 +157,16 @@ impl Client {
 
     /// Sends a text and waits until the server has taken it.
     pub async fn send_text(&mut self, room_id: &str, text: &str) -> Result<(), ClientError> {
-        self.transactions += 1;
+        self.transactions.set(self.transactions.get() + 1);
         let path = format!(
             "/_matrix/client/v3/rooms/{}/send/m.room.message/b{}",
             segment(room_id),
-            self.transactions
+            self.transactions.get()
         );
         let body = json!({"msgtype": "m.text", "body": text}).to_string();
-        self.call("send", Method::PUT, &path, Some(body.into())).await.map(drop)
+        self.call("send", Method::PUT, &path, Some(body.into()))
+            .await
+            .map(drop)
     }
 
     pub async fn set_state(
@@ -124,7 +183,9 @@ impl Client {
             segment(state_key)
         );
         let body = content.to_string();
-        self.call("state", Method::PUT, &path, Some(body.into())).await.map(drop)
+        self.call("state", Method::PUT, &path, Some(body.into()))
+            .await
+            .map(drop)
     }
 
     /// One `/sync`, not yet read. Stays offline: presence is not what is measured.
@@ -166,7 +227,8 @@ impl Client {
     }
 
     async fn post(&mut self, what: &'static str, path: &str, body: &Value) -> Result<Bytes, ClientError> {
-        self.call(what, Method::POST, path, Some(body.to_string().into())).await
+        self.call(what, Method::POST, path, Some(body.to_string().into()))
+            .await
     }
 
     async fn call(
@@ -233,6 +295,20 @@ mod tests {
         assert_eq!(segment("!abc_1:example.org:8448"), "!abc_1:example.org:8448");
         assert_eq!(segment("s1/2?&"), "s1%2F2%3F%26");
         assert_eq!(segment("{\"é\"}"), "%7B%22%C3%A9%22%7D");
+    }
+
+    #[test]
+    fn a_sync_is_read_for_its_texts() {
+        let body = br#"{"next_batch":"s2","presence":{},"rooms":{"join":{"!a":{"timeline":{"events":[
+            {"type":"m.room.message","content":{"body":"1 \"hi\"","msgtype":"m.text"}},
+            {"type":"m.room.topic","content":{}}]}},"!b":{}}}}"#;
+        let synced = Synced::read(body).unwrap();
+        assert_eq!((synced.next_batch.as_ref(), synced.rooms()), ("s2", 2));
+        assert_eq!(synced.texts().collect::<Vec<_>>(), ["1 \"hi\""]);
+        assert_eq!(
+            Synced::read(br#"{"next_batch":"s3"}"#).unwrap().texts().count(),
+            0
+        );
     }
 
     #[test]

@@ -131,7 +131,9 @@ impl Connection {
             authority: self.origin.authority.clone(),
             source,
         };
-        let stream = TcpStream::connect(&self.origin.authority).await.map_err(refused)?;
+        let stream = TcpStream::connect(&self.origin.authority)
+            .await
+            .map_err(refused)?;
         stream.set_nodelay(true).map_err(refused)?;
         let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends when the sender is dropped or the server closes.
@@ -147,10 +149,24 @@ mod tests {
 
     #[test]
     fn an_origin_is_plain_http_without_a_path() {
-        assert_eq!(Origin::parse("http://127.0.0.1:8008").unwrap().authority, "127.0.0.1:8008");
-        assert_eq!(Origin::parse("http://localhost/").unwrap().authority, "localhost:80");
-        assert_eq!(Origin::parse("http://[::1]:8008").unwrap().authority, "[::1]:8008");
-        for bad in ["https://localhost", "localhost:8008", "http://localhost/_matrix", ""] {
+        assert_eq!(
+            Origin::parse("http://127.0.0.1:8008").unwrap().authority,
+            "127.0.0.1:8008"
+        );
+        assert_eq!(
+            Origin::parse("http://localhost/").unwrap().authority,
+            "localhost:80"
+        );
+        assert_eq!(
+            Origin::parse("http://[::1]:8008").unwrap().authority,
+            "[::1]:8008"
+        );
+        for bad in [
+            "https://localhost",
+            "localhost:8008",
+            "http://localhost/_matrix",
+            "",
+        ] {
             assert!(Origin::parse(bad).is_err(), "{bad}");
         }
     }

@@ -47,14 +47,20 @@ fn main() -> ExitCode {
 
 /// One thread: it takes no more of the machine than it must, and its share can be told.
 fn run(arguments: RunArguments) -> Result<ExitCode, Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let json = arguments.json.clone();
     let run = runtime.block_on(measure(arguments))?;
     io::stdout().write_all(table::render(&run).as_bytes())?;
     if let Some(path) = json {
         fs::write(path, serde_json::to_vec_pretty(&run)?)?;
     }
-    Ok(if run.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if run.broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn measure(arguments: RunArguments) -> Result<Run, Box<dyn Error>> {

@@ -16,9 +16,14 @@ pub struct Progress {
 impl Progress {
     pub fn new() -> Self {
         let terminal = io::stderr().is_terminal();
-        let bar = if terminal { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{prefix:>22} {msg:22} {bar:30} {human_pos}/{human_len} {elapsed}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = if terminal {
+            ProgressBar::new(0)
+        } else {
+            ProgressBar::hidden()
+        };
+        let style =
+            ProgressStyle::with_template("{prefix:>22} {msg:22} {bar:30} {human_pos}/{human_len} {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
         bar.enable_steady_tick(Duration::from_millis(250));
         Self { bar, terminal }

@@ -5,8 +5,20 @@ use std::fmt::Write as _;
 use crate::outcome::{Outcome, Run};
 
 const HEAD: [&str; 14] = [
-    "scenario", "per s", "p50 ms", "p90 ms", "p99 ms", "max ms", "server CPU ms", "PG CPU ms", "generator CPU ms",
-    "statements", "writes", "WAL B", "disk B", "failed",
+    "scenario",
+    "per s",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "max ms",
+    "server CPU ms",
+    "PG CPU ms",
+    "generator CPU ms",
+    "statements",
+    "writes",
+    "WAL B",
+    "disk B",
+    "failed",
 ];
 
 /// Costs are per operation.
@@ -14,7 +26,12 @@ pub fn render(run: &Run) -> String {
     let mut rows: Vec<Vec<String>> = vec![HEAD.map(str::to_owned).to_vec()];
     rows.extend(run.outcomes.iter().map(row));
     let widths: Vec<usize> = (0..HEAD.len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut table = String::new();
     for (index, row) in rows.iter().enumerate() {
@@ -28,7 +45,12 @@ pub fn render(run: &Run) -> String {
         table.push_str("|\n");
         if index == 0 {
             for (column, width) in widths.iter().enumerate() {
-                let _ = write!(table, "|{}{}", "-".repeat(width + 1), if column == 0 { "-" } else { ":" });
+                let _ = write!(
+                    table,
+                    "|{}{}",
+                    "-".repeat(width + 1),
+                    if column == 0 { "-" } else { ":" }
+                );
             }
             table.push_str("|\n");
         }
@@ -38,7 +60,11 @@ pub fn render(run: &Run) -> String {
             let _ = writeln!(table, "{}: {name} {}", outcome.name, number(*figure));
         }
         if let Some(failure) = &outcome.first_failure {
-            let _ = writeln!(table, "{}: {} failed, the first with: {failure}", outcome.name, outcome.failed);
+            let _ = writeln!(
+                table,
+                "{}: {} failed, the first with: {failure}",
+                outcome.name, outcome.failed
+            );
         }
     }
     for (scenario, error) in &run.broken {
@@ -53,7 +79,7 @@ fn row(outcome: &Outcome) -> Vec<String> {
     let optional = |figure: Option<f64>| figure.map_or_else(|| "–".to_owned(), number);
     vec![
         format!("{} ({})", outcome.name, outcome.what),
-        number(outcome.per_second),
+        optional(outcome.per_second),
         optional(latency.map(|latency| latency.p50)),
         optional(latency.map(|latency| latency.p90)),
         optional(latency.map(|latency| latency.p99)),
@@ -86,7 +112,10 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits_that_tell() {
-        let shown: Vec<String> = [4321.5, 43.21, 4.321, 0.4321, 0.0].into_iter().map(number).collect();
+        let shown: Vec<String> = [4321.5, 43.21, 4.321, 0.4321, 0.0]
+            .into_iter()
+            .map(number)
+            .collect();
         assert_eq!(shown, ["4322", "43.2", "4.32", "0.432", "0.000"]);
     }
 }

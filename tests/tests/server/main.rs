@@ -7,6 +7,7 @@ mod ephemeral;
 mod history;
 mod membership;
 mod order;
+mod races;
 mod rooms;
 mod sending;
 mod syncing;

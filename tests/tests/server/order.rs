@@ -263,14 +263,18 @@ impl Storm {
 }
 
 #[tokio::test]
-async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
+async fn nothing_acknowledged_is_lost_when_the_server_is_killed_alone_or_with_postgresql() {
     let mut storm = Storm::brew().await;
     let mut acknowledged = storm.rage(400, HearthProcess::kill).await;
     storm.hearth.start_again().await;
     storm.assert_nothing_lost(&acknowledged).await;
 
-    // And again, on what the first kill left.
-    let more = storm.rage(200, HearthProcess::kill).await;
+    // And again, on what the first kill left; now both go, as when the power fails.
+    let both = |hearth: &mut HearthProcess| {
+        hearth.kill_postgres();
+        hearth.kill();
+    };
+    let more = storm.rage(200, both).await;
     storm.hearth.start_again().await;
     for ((_, sent), (_, more)) in acknowledged.iter_mut().zip(more) {
         sent.extend(more);
@@ -328,4 +332,46 @@ async fn a_request_cut_off_by_a_kill_is_finished_by_its_repetition() {
         .iter()
         .filter(|event| event["sender"] == sender.user_id && event["type"] == "m.room.message");
     assert_eq!(own.count(), done + 1, "each message once");
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_database_takes_the_log_over_and_nothing_is_doubled() {
+    let first = Server::start().await;
+    let alice = first.register("alice").await;
+    let room = alice.create_room(public_chat()).await.room_id();
+    let mut sent = alice.send_texts(&room, 3).await;
+    let second = first.start_another_on_its_database().await;
+    let elsewhere = second.anonymous().with_token(alice.token.as_deref());
+    for number in 0..10 {
+        // Whoever may not write says so; the same request at the other then finds what was done, or does it.
+        let txn_id = format!("both{number}");
+        let content = hearth_tests::text(&txn_id);
+        let at_first = alice
+            .send_as(&txn_id, &room, "m.room.message", content.clone())
+            .await;
+        let at_second = elsewhere
+            .send_as(&txn_id, &room, "m.room.message", content)
+            .await
+            .event_id();
+        assert!(
+            at_first.status == 200 || at_first.status == 503,
+            "{} {}",
+            at_first.status,
+            at_first.body
+        );
+        if at_first.status == 200 {
+            assert_eq!(at_first.event_id(), at_second);
+        }
+        sent.push(at_second);
+    }
+    assert_eq!(messages_of(&elsewhere, &room).await, sent);
+    let health = second.anonymous().get_whole("/health").await.ok();
+    assert_eq!(health["log"], true);
+    let sequence = stored_sequence(first.database_url(), &room).await;
+    let count = i64::try_from(sequence.len()).expect("it is a small room");
+    assert_eq!(
+        sequence,
+        (1..=count).collect::<Vec<_>>(),
+        "the room's sequence is contiguous"
+    );
 }

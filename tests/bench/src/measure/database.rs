@@ -50,7 +50,10 @@ pub struct Counters {
 impl Database {
     /// Connects once, to see whether statements can be counted.
     pub async fn new(url: String) -> Result<Self, DatabaseError> {
-        let mut database = Self { url, counts_statements: false };
+        let mut database = Self {
+            url,
+            counts_statements: false,
+        };
         database.counters().await?;
         database.counts_statements = database.ask(STATEMENTS).await.is_ok();
         Ok(database)

@@ -26,7 +26,8 @@ impl Latencies {
         self.0.sort_unstable();
         let last = self.0.len().checked_sub(1)?;
         // The nearest rank: a latency that was measured, never one in between.
-        let at = |percent: usize| ms(self.0[(self.0.len() * percent).div_ceil(100).saturating_sub(1).min(last)]);
+        let at =
+            |percent: usize| ms(self.0[(self.0.len() * percent).div_ceil(100).saturating_sub(1).min(last)]);
         Some(Percentiles {
             p50: at(50),
             p90: at(90),
@@ -60,7 +61,15 @@ mod tests {
             latencies.record(Duration::from_millis(number));
         }
         let percentiles = latencies.percentiles().unwrap();
-        assert_eq!(percentiles, Percentiles { p50: 100.0, p90: 180.0, p99: 198.0, max: 200.0 });
+        assert_eq!(
+            percentiles,
+            Percentiles {
+                p50: 100.0,
+                p90: 180.0,
+                p99: 198.0,
+                max: 200.0
+            }
+        );
     }
 
     #[test]
@@ -68,7 +77,15 @@ mod tests {
         let mut latencies = Latencies::default();
         latencies.record(Duration::from_millis(3));
         let percentiles = latencies.percentiles().unwrap();
-        assert_eq!(percentiles, Percentiles { p50: 3.0, p90: 3.0, p99: 3.0, max: 3.0 });
+        assert_eq!(
+            percentiles,
+            Percentiles {
+                p50: 3.0,
+                p90: 3.0,
+                p99: 3.0,
+                max: 3.0
+            }
+        );
         assert_eq!(Latencies::default().percentiles(), None);
     }
 }

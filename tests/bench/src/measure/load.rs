@@ -76,14 +76,20 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn run(limit: Limit, work: impl AsyncFn(&mut u64, u64) -> Result<(), ClientError>) -> Load {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         runtime.block_on(closed_loop(&mut [0, 0, 0], limit, &Progress::new(), work))
     }
 
     #[test]
     fn a_loop_ends_at_its_count_and_numbers_each_operation_once() {
         let seen = RefCell::new(Vec::new());
-        let limit = Limit { operations: 10, time: HOUR };
+        let limit = Limit {
+            operations: 10,
+            time: HOUR,
+        };
         let load = run(limit, async |_, number| {
             tokio::task::yield_now().await;
             seen.borrow_mut().push(number);
@@ -97,7 +103,10 @@ mod tests {
 
     #[test]
     fn a_loop_ends_in_time() {
-        let limit = Limit { operations: u64::MAX, time: Duration::from_millis(20) };
+        let limit = Limit {
+            operations: u64::MAX,
+            time: Duration::from_millis(20),
+        };
         let load = run(limit, async |_, _| {
             tokio::time::sleep(Duration::from_millis(1)).await;
             Ok(())
@@ -107,7 +116,10 @@ mod tests {
 
     #[test]
     fn a_server_that_only_fails_is_given_up() {
-        let limit = Limit { operations: u64::MAX, time: HOUR };
+        let limit = Limit {
+            operations: u64::MAX,
+            time: HOUR,
+        };
         let load = run(limit, async |_, _| Err(ClientError::Token));
         assert!(load.failed < FAILURES + 3 && load.first_failure.is_some());
     }

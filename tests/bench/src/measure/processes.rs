@@ -96,7 +96,10 @@ mod tests {
     fn a_stat_line_is_read_past_a_wicked_name() {
         let stat = "42 (a) (b c) S 7 42 42 0 -1 4194304 1 2 3 4 150 50 20 10 20 0 1 0 99 1000 10 0";
         let process = parse(stat).unwrap();
-        assert_eq!((process.pid, process.parent, process.name.as_str()), (42, 7, "a) (b c"));
+        assert_eq!(
+            (process.pid, process.parent, process.name.as_str()),
+            (42, 7, "a) (b c")
+        );
         assert_eq!(process.own, Duration::from_secs(2));
         assert_eq!(process.ended_children, Duration::from_millis(300));
     }

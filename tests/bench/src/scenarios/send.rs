@@ -23,27 +23,45 @@ struct Sender {
 
 pub async fn one_at_a_time(bench: &Bench) -> Result<Vec<Outcome>, ScenarioError> {
     let senders = in_own_rooms(bench, 1).await?;
-    measure(bench, "send-one-at-a-time", "1 sender, 1 room".to_owned(), senders).await
+    measure(
+        bench,
+        "send-one-at-a-time",
+        "1 sender, 1 room".to_owned(),
+        senders,
+    )
+    .await
 }
 
 pub async fn many_rooms(bench: &Bench) -> Result<Vec<Outcome>, ScenarioError> {
     let count = bench.sizes.senders;
     let senders = in_own_rooms(bench, count).await?;
-    measure(bench, "send-many-rooms", format!("{count} senders, {count} rooms"), senders).await
+    measure(
+        bench,
+        "send-many-rooms",
+        format!("{count} senders, {count} rooms"),
+        senders,
+    )
+    .await
 }
 
 pub async fn one_room(bench: &Bench) -> Result<Vec<Outcome>, ScenarioError> {
     let count = bench.sizes.senders;
     let mut clients = bench.accounts.register(count as usize, &bench.progress).await?;
-    let room_id = clients[0].create_room(&bench.public_room()).await?;
-    for client in &mut clients[1..] {
-        client.join(&room_id).await?;
-    }
+    let room_id = bench.room_of(&mut clients).await?;
     let senders = clients
         .into_iter()
-        .map(|client| Sender { client, room_id: room_id.clone() })
+        .map(|client| Sender {
+            client,
+            room_id: room_id.clone(),
+        })
         .collect();
-    measure(bench, "send-one-room", format!("{count} senders, 1 room"), senders).await
+    measure(
+        bench,
+        "send-one-room",
+        format!("{count} senders, 1 room"),
+        senders,
+    )
+    .await
 }
 
 async fn in_own_rooms(bench: &Bench, count: u64) -> Result<Vec<Sender>, ClientError> {
@@ -67,7 +85,10 @@ async fn measure(
 ) -> Result<Vec<Outcome>, ScenarioError> {
     let bytes = bench.sizes.message_bytes;
     let send = async |sender: &mut Sender, number| {
-        sender.client.send_text(&sender.room_id, &message(number, bytes)).await
+        sender
+            .client
+            .send_text(&sender.room_id, &message(number, bytes))
+            .await
     };
     let warm_up = Limit {
         operations: senders.len() as u64 * WARM_UP,
@@ -77,5 +98,5 @@ async fn measure(
     let begin = bench.meter.begin().await?;
     let load = closed_loop(&mut senders, bench.limit(), &bench.progress, send).await;
     let costs = bench.meter.end(begin, load.latencies.len()).await?;
-    Ok(vec![Outcome::new(name, what, load, costs)])
+    Ok(vec![Outcome::of_load(name, what, load, costs)])
 }
