@@ -6,6 +6,7 @@ mod client_library;
 mod ephemeral;
 mod history;
 mod membership;
+mod model;
 mod order;
 mod races;
 mod rooms;

@@ -527,3 +527,55 @@ async fn a_new_display_name_is_told_in_every_room() {
         (&json!("Robert"), &json!("mxc://example.org/abc"))
     );
 }
+
+#[tokio::test]
+async fn a_redaction_may_be_sent_as_an_event_in_every_version() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    for version in ["9", "10", "11", "12"] {
+        let room = alice
+            .create_room(json!({ "room_version": version }))
+            .await
+            .room_id();
+        let event = alice.send_text(&room, "regretted").await.event_id();
+        let content = json!({ "redacts": event, "reason": "typo" });
+        let redaction = alice.send(&room, "m.room.redaction", content).await.event_id();
+        let redacted = alice.event(&room, &event).await.ok();
+        assert_eq!(redacted["content"], json!({}), "version {version}");
+        assert_eq!(
+            redacted["unsigned"]["redacted_because"]["event_id"], redaction,
+            "version {version}"
+        );
+        let refused = alice
+            .send(&room, "m.room.redaction", json!({ "reason": "of nothing" }))
+            .await;
+        assert!(refused.is_proper_refusal(), "{} {}", refused.status, refused.body);
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_just_the_largest_size_is_sent() {
+    let server = Server::start().await;
+    let (alice, bob, room) = a_room_of_two(&server).await;
+    // What the server adds to the content is the same for each: find the largest that passes.
+    let (mut fits, mut too_large) = (60_000, 65_536);
+    while too_large - fits > 1 {
+        let size = (fits + too_large) / 2;
+        let answer = alice.send_text(&room, &"x".repeat(size)).await;
+        match answer.status {
+            200 => fits = size,
+            _ => {
+                answer.refused(413, "M_TOO_LARGE");
+                too_large = size;
+            }
+        }
+    }
+    assert!(
+        fits > 64_000,
+        "the server needs little of an event for itself: {fits}"
+    );
+    let event = alice.send_text(&room, &"y".repeat(fits)).await.event_id();
+    let seen = bob.event(&room, &event).await.ok();
+    assert_eq!(seen["content"]["body"].as_str().map(str::len), Some(fits));
+    alice.redact(&room, &event, "large").await.event_id();
+}
