@@ -44,6 +44,27 @@ impl TestDatabase {
         Database::connect(&options).await.expect("the test database answers")
     }
 
+    /// Runs statements on it, behind the back of whoever else works with it.
+    ///
+    /// # Panics
+    ///
+    /// When one fails.
+    pub async fn execute(&self, statements: &str) {
+        let mut connection = PgConnection::connect(&self.url).await.expect("the test database answers");
+        sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut connection).await.expect("the statements run");
+    }
+
+    /// What a query finds in its first column, which is text.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub async fn texts(&self, query: &str) -> Vec<String> {
+        let mut connection = PgConnection::connect(&self.url).await.expect("the test database answers");
+        let found = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_all(&mut connection).await;
+        found.expect("the query runs")
+    }
+
     /// Drops it, whoever is connected.
     pub async fn drop_now(self) {
         let mut admin = PgConnection::connect(&self.server).await.expect("the test PostgreSQL answers");

@@ -39,6 +39,7 @@ pub(super) async fn compose(
     typing: HashMap<RoomNid, Vec<UserNid>>,
     response: &mut Response,
 ) -> Result<(), Error> {
+    let summaries = changed_summaries(sync, &materials).await?;
     load_members_lazily(sync, &mut materials).await?;
     let events = load_events(sync, &materials).await?;
     let viewer = serve::viewer(sync.engine, sync.requester);
@@ -48,7 +49,7 @@ pub(super) async fn compose(
         let account_data = account::of_room(sync, &data.by_room.remove(&room_nid).unwrap_or_default());
         let room_id = material.room.id.clone();
         if material.span.joined_at.is_some() {
-            let mut room = composer.joined(&material, typing.get(&room_nid)).await?;
+            let mut room = composer.joined(&material, typing.get(&room_nid), summaries.contains(&room_nid)).await?;
             room.account_data.events = account_data;
             let tell_empty = material.span.whole && sync.filter.room.timeline.limit.is_none();
             if tell_empty || !is_quiet(&room) {
@@ -88,6 +89,23 @@ fn is_quiet(room: &JoinedRoom) -> bool {
         && room.account_data.events.is_empty()
 }
 
+/// The rooms of which what a summary is made of may have changed: members came or went, or the room was named. To be
+/// asked before the members are left out that are loaded lazily.
+async fn changed_summaries(sync: &Sync<'_>, materials: &[Material]) -> Result<HashSet<RoomNid>, Error> {
+    let changed = materials.iter().filter(|material| !material.span.whole);
+    let keys: Vec<KeyNid> = changed.flat_map(|material| material.state.keys().copied()).collect();
+    let names = sync.engine.interner.key_names(&keys).await?;
+    let matters = |event_type: &str| matches!(event_type, "m.room.member" | "m.room.name" | "m.room.canonical_alias");
+    let has_changed = |material: &&Material| {
+        let mut keys = material.state.keys();
+        let mut state_events = material.events.iter().filter(|(_, event)| event.state_key().is_some());
+        material.span.whole
+            || state_events.any(|(_, event)| matters(&event.event_type().to_string()))
+            || keys.any(|key_nid| names.get(key_nid).is_some_and(|(event_type, _)| matters(event_type)))
+    };
+    Ok(materials.iter().filter(has_changed).map(|material| material.room.nid).collect())
+}
+
 /// Brings the state to tell of each room down to what the client wants: with members loaded lazily, the members of
 /// interest that it was not told yet, be they changed or not. Nothing else of members.
 async fn load_members_lazily(sync: &Sync<'_>, materials: &mut [Material]) -> Result<(), Error> {
@@ -102,13 +120,16 @@ async fn load_members_lazily(sync: &Sync<'_>, materials: &mut [Material]) -> Res
         let (members, mut state): (BTreeMap<_, _>, BTreeMap<_, _>) = changed.into_iter().partition(|(key_nid, _)| {
             names.get(key_nid).is_some_and(|(event_type, _)| &**event_type == "m.room.member")
         });
-        // A whole state says of every member what they were at the start of the timeline. Who is not in a delta is
-        // still what they are now, unless the timeline itself says otherwise.
-        let in_timeline = |key_nid| material.events.iter().any(|(_, event)| event.key_nid == Some(key_nid));
+        // A whole state says of every member what they were at the start of the timeline. Who is not in a delta was
+        // then what the timeline says it replaced, or is still what they are now.
+        let in_timeline = |key_nid| material.events.iter().find(|(_, event)| event.key_nid == Some(key_nid));
         let current = of_interest.into_iter().filter_map(|key_nid| match members.get(&key_nid) {
             Some(event_nid) => Some((key_nid, (*event_nid)?)),
-            None if material.span.whole || in_timeline(key_nid) => None,
-            None => Some((key_nid, material.room.read(|view| view.state.get(key_nid)).flatten()?)),
+            None if material.span.whole || material.span.stateless => None,
+            None => match in_timeline(key_nid) {
+                Some((_, event)) => Some((key_nid, event.replaces?)),
+                None => Some((key_nid, material.current.get(key_nid)?)),
+            },
         });
         let current: BTreeMap<KeyNid, EventNid> = current.collect();
         let device = (sync.requester.device_nid, material.room.nid);
@@ -158,11 +179,11 @@ struct Composer<'a> {
 }
 
 impl Composer<'_> {
-    async fn joined(&self, material: &Material, typing: Option<&Vec<UserNid>>) -> Result<JoinedRoom, Error> {
+    async fn joined(&self, material: &Material, typing: Option<&Vec<UserNid>>, tell_summary: bool) -> Result<JoinedRoom, Error> {
         let mut room = JoinedRoom::default();
         room.timeline = self.timeline(material);
         room.state = self.state(material);
-        if self.summary_may_have_changed(material) {
+        if tell_summary {
             room.summary = summary::summary(self.sync.engine, &material.room, self.sync.requester.user_nid).await?;
         }
         let filter = &self.sync.filter.room.ephemeral;
@@ -225,19 +246,5 @@ impl Composer<'_> {
     fn serve(&self, event: &Event, membership: Option<Membership>) -> Box<RawValue> {
         let replaced = event.replaces.and_then(|event_nid| self.events.get(&event_nid));
         event.to_client(ClientFormat::Sync, &self.viewer, replaced.map(|event| &**event), membership.map(serve::name_of))
-    }
-
-    /// Members came or went, or the room was named: what a summary is made of.
-    fn summary_may_have_changed(&self, material: &Material) -> bool {
-        let matters = |event: &Event| {
-            event.state_key().is_some()
-                && matches!(
-                    event.event_type().to_string().as_str(),
-                    "m.room.member" | "m.room.name" | "m.room.canonical_alias"
-                )
-        };
-        material.span.whole
-            || material.events.iter().any(|(_, event)| matters(event))
-            || material.state.values().flatten().filter_map(|event_nid| self.events.get(event_nid)).any(|event| matters(event))
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Material {
     /// The state to tell: whole, or what changed; as of the start of the timeline, or of its end if that was asked for.
     pub state: BTreeMap<KeyNid, Option<EventNid>>,
     pub receipts: Vec<Receipt>,
+    /// The whole state at the end of the span.
+    pub current: StateMap,
     /// What the user may see of it; nothing where they were in it for all of the timeline.
     pub sight: Option<Sight>,
 }
@@ -52,6 +54,7 @@ struct Draft {
     /// The state as of `state_upto`.
     state: StateMap,
     state_upto: Position,
+    sight: Option<Sight>,
     recent: Option<Recent>,
     /// The span came from the tables: its changes of state are not in `recent`, unless it is whole.
     is_from_tables: bool,
@@ -61,27 +64,36 @@ struct Draft {
 #[derive(Default)]
 struct Recent {
     events: Vec<(Position, Arc<Event>)>,
-    more_before: bool,
-    /// Changes of state after the span's start, or for a whole one all that memory has, to `state_upto`.
+    /// There are more before them.
+    limited: bool,
+    /// Changes of state up to `state_upto`: all that memory has, or from the tables, those that the state may have to
+    /// be taken back by.
     changes: Vec<(Position, StateChange)>,
     receipts: Vec<Receipt>,
 }
 
 /// Gathers for every joined and left room of the plan.
 pub(super) async fn gather(sync: &Sync<'_>, plan: &Plan) -> Result<Vec<Material>, Error> {
-    let spans: Vec<Span> = plan.joined.iter().chain(&plan.left).copied().collect();
-    let room_nids: Vec<RoomNid> = spans.iter().map(|span| span.room_nid).collect();
+    let room_nids: Vec<RoomNid> = plan.joined.iter().chain(&plan.left).map(|span| span.room_nid).collect();
     let loaded = rooms::load_views(sync.engine, &room_nids).await?;
     let rooms: HashMap<RoomNid, Arc<Room>> = loaded.into_iter().map(|room| (room.nid, room)).collect();
+    let left: Vec<&Room> = plan.left.iter().filter_map(|span| rooms.get(&span.room_nid)).map(|room| &**room).collect();
+    let mut sights = HashMap::new();
+    if !left.is_empty() {
+        let mut connection = sync.engine.db.acquire().await?;
+        sights = visibility::load(sync.engine, &mut connection, &left, &sync.requester.user_id, sync.upto()).await?;
+    }
+    let left = plan.left.iter().filter_map(|span| span.of_left(sights.get(&span.room_nid)?));
     let limit = limit_of(sync);
-    let mut drafts: Vec<Draft> = Vec::with_capacity(spans.len());
-    for span in spans {
+    let mut drafts: Vec<Draft> = Vec::with_capacity(room_nids.len());
+    for span in plan.joined.iter().copied().chain(left) {
         let Some(room) = rooms.get(&span.room_nid) else { continue };
         let draft = room.read(|view| Draft {
             room: Arc::clone(room),
             span,
             state: view.state.clone(),
             state_upto: view.upto,
+            sight: sights.get(&room.nid).cloned(),
             recent: from_memory(sync, view, &span, limit),
             is_from_tables: false,
         });
@@ -90,38 +102,45 @@ pub(super) async fn gather(sync: &Sync<'_>, plan: &Plan) -> Result<Vec<Material>
     let needs_receipts_of: Vec<Span> =
         drafts.iter().filter(|draft| draft.span.since == Position(0) || draft.recent.is_none()).map(|draft| draft.span).collect();
     let needs_query = drafts.iter().any(|draft| draft.recent.is_none() || needs_sight(draft)) || !needs_receipts_of.is_empty();
-    let mut materials = Vec::with_capacity(drafts.len());
-    if !needs_query {
-        for mut draft in drafts {
-            let recent = draft.recent.take().unwrap_or_default();
-            materials.push(finish(sync, draft, recent, limit, None, &[]));
+    let mut deltas = HashMap::new();
+    if needs_query {
+        // Taken after the views were looked at: it reaches at least as far as they do.
+        let mut transaction = sync.engine.db.begin_read().await?;
+        from_tables(sync, &mut transaction, &mut drafts, limit).await?;
+        look_around(sync, &mut transaction, &mut drafts).await?;
+        drafts.iter_mut().for_each(|draft| draft.cut(sync, limit));
+        deltas = changes_of(sync, &mut transaction, &drafts).await?;
+        let mut receipts = receipts_of(sync, &mut transaction, &needs_receipts_of).await?;
+        for draft in &mut drafts {
+            if let Some((recent, receipts)) = draft.recent.as_mut().zip(receipts.remove(&draft.room.nid)) {
+                recent.receipts = receipts;
+            }
         }
-        return Ok(materials);
+    } else {
+        drafts.iter_mut().for_each(|draft| draft.cut(sync, limit));
     }
+    let finished = drafts.into_iter().map(|draft| {
+        let delta = deltas.remove(&draft.room.nid).unwrap_or_default();
+        draft.finish(sync, &delta)
+    });
+    Ok(finished.collect())
+}
 
-    // Taken after the views were looked at: it reaches at least as far as they do.
-    let mut transaction = sync.engine.db.begin_read().await?;
-    from_tables(sync, &mut transaction, &mut drafts, limit).await?;
-    let deltas = deltas(sync, &mut transaction, &drafts, limit).await?;
-    let mut table_receipts = receipts_of(sync, &mut transaction, &needs_receipts_of).await?;
-    let unsure: Vec<&Room> = drafts.iter().filter(|draft| needs_sight(draft)).map(|draft| &*draft.room).collect();
-    let mut sights = HashMap::new();
-    if !unsure.is_empty() {
-        let user_id = &sync.requester.user_id;
-        sights = visibility::load(sync.engine, &mut transaction, &unsure, user_id, sync.upto()).await?;
+/// Finds out what the user may see, where that is not all.
+async fn look_around(sync: &Sync<'_>, connection: &mut Connection, drafts: &mut [Draft]) -> Result<(), Error> {
+    let unsure: Vec<Arc<Room>> =
+        drafts.iter().filter(|draft| needs_sight(draft)).map(|draft| Arc::clone(&draft.room)).collect();
+    if unsure.is_empty() {
+        return Ok(());
     }
-    drop(transaction);
-    for mut draft in drafts {
-        let room_nid = draft.room.nid;
-        let mut recent = draft.recent.take().unwrap_or_default();
-        if let Some(receipts) = table_receipts.remove(&room_nid) {
-            recent.receipts = receipts;
+    let rooms: Vec<&Room> = unsure.iter().map(|room| &**room).collect();
+    let mut sights = visibility::load(sync.engine, connection, &rooms, &sync.requester.user_id, sync.upto()).await?;
+    for draft in drafts.iter_mut() {
+        if let Some(sight) = sights.remove(&draft.room.nid) {
+            draft.sight = Some(sight);
         }
-        let sight = sights.remove(&room_nid);
-        let delta = deltas.get(&room_nid).map_or(&[][..], Vec::as_slice);
-        materials.push(finish(sync, draft, recent, limit, sight, delta));
     }
-    Ok(materials)
+    Ok(())
 }
 
 fn limit_of(sync: &Sync<'_>) -> usize {
@@ -129,9 +148,9 @@ fn limit_of(sync: &Sync<'_>) -> usize {
     limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(MAX_LIMIT).min(MAX_LIMIT))
 }
 
-/// Whether some event of the draft's timeline is from before the user's time in the room, or the user is out of it.
+/// Whether some event of the draft's timeline is from before the user's time in the room.
 fn needs_sight(draft: &Draft) -> bool {
-    let Some(joined_at) = draft.span.joined_at else { return true };
+    let Some(joined_at) = draft.span.joined_at else { return false };
     let first = draft.recent.as_ref().and_then(|recent| recent.events.first());
     first.is_some_and(|(position, _)| *position < joined_at)
 }
@@ -162,7 +181,7 @@ fn from_memory(sync: &Sync<'_>, view: &View, span: &Span, limit: usize) -> Optio
     if !(reaches_since || reaches_start || (span.whole && enough)) {
         return None;
     }
-    recent.more_before = enough;
+    recent.limited = enough;
     Some(recent)
 }
 
@@ -200,13 +219,14 @@ async fn from_tables(
             by_room.entry(event.room_nid).or_default().events.push((position, event));
         }
     }
-    // What the whole spans' states have to be taken back by.
+    // What the states in memory have to be taken back by: to the start of whole spans, to the end of others.
     let starts: Vec<(RoomNid, Position)> = drafts
         .iter()
-        .filter(|draft| draft.recent.is_none() && draft.span.whole)
+        .filter(|draft| draft.recent.is_none())
         .map(|draft| {
             let events = by_room.get(&draft.room.nid).map_or(&[][..], |recent| &recent.events);
-            (draft.room.nid, start_of(events, limit, draft.span.upto))
+            let start = start_of(events, limit, draft.span.upto);
+            (draft.room.nid, if draft.span.whole { start } else { Position(draft.span.upto.0 + 1) })
         })
         .collect();
     for (room_nid, position, change) in state_changes::onwards(connection, &starts).await? {
@@ -214,7 +234,7 @@ async fn from_tables(
     }
     for draft in drafts.iter_mut().filter(|draft| draft.recent.is_none()) {
         let mut recent = by_room.remove(&draft.room.nid).unwrap_or_default();
-        recent.more_before = counts.get(&draft.room.nid).is_some_and(|count| *count == rows_wanted) || recent.events.len() > limit;
+        recent.limited = counts.get(&draft.room.nid).is_some_and(|count| *count == rows_wanted) || recent.events.len() > limit;
         draft.recent = Some(recent);
         draft.is_from_tables = true;
     }
@@ -237,29 +257,23 @@ fn start_of(events: &[(Position, Arc<Event>)], limit: usize, upto: Position) -> 
 
 /// What changed between the start of each span and its timeline, or its end, for spans that memory didn't have and that
 /// aren't whole.
-async fn deltas(
+async fn changes_of(
     sync: &Sync<'_>,
     connection: &mut Connection,
     drafts: &[Draft],
-    limit: usize,
 ) -> Result<HashMap<RoomNid, Vec<StateChange>>, Error> {
     let spans: Vec<(RoomNid, Position, Position)> = drafts
         .iter()
-        .filter(|draft| draft.is_from_tables && !draft.span.whole)
-        .map(|draft| {
-            let events = draft.recent.as_ref().map_or(&[][..], |recent| &recent.events);
-            let start = start_of(events, limit, draft.span.upto);
-            let end = if sync.use_state_after { draft.span.upto } else { Position(start.0 - 1) };
-            (draft.room.nid, draft.span.since, end)
-        })
+        .filter(|draft| draft.is_from_tables && !draft.span.whole && !draft.span.stateless)
+        .map(|draft| (draft.room.nid, draft.span.since, Position(draft.end_of_state(sync).0 - 1)))
         .collect();
-    let mut deltas: HashMap<RoomNid, Vec<StateChange>> = HashMap::new();
+    let mut changes: HashMap<RoomNid, Vec<StateChange>> = HashMap::new();
     if !spans.is_empty() {
         for (room_nid, change) in state_changes::between(connection, &spans).await? {
-            deltas.entry(room_nid).or_default().push(change);
+            changes.entry(room_nid).or_default().push(change);
         }
     }
-    Ok(deltas)
+    Ok(changes)
 }
 
 async fn receipts_of(
@@ -281,45 +295,63 @@ async fn receipts_of(
     Ok(by_room)
 }
 
-/// Cuts the timeline to what is told, and takes the state back to where it belongs.
-fn finish(
-    sync: &Sync<'_>,
-    draft: Draft,
-    recent: Recent,
-    limit: usize,
-    sight: Option<Sight>,
-    delta: &[StateChange],
-) -> Material {
-    let Draft { room, span, state, state_upto, is_from_tables, .. } = draft;
-    let Recent { mut events, more_before, changes, receipts } = recent;
-    let mut limited = more_before || sync.cut_back;
-    if let Some(sight) = &sight
-        && let Some(hidden) = events.iter().rposition(|(position, event)| !sight.sees(*position) && !is_own(sync, event))
-    {
-        // Without a gap in it: what comes before something that is hidden is paged to.
-        events.drain(..=hidden);
-        limited = true;
-    }
-    let skipped = events.len().saturating_sub(limit);
-    limited |= skipped > 0;
-    events.drain(..skipped);
-    let start = start_of(&events, limit, span.upto);
-    // The first change that the state to tell doesn't include.
-    let end = if sync.use_state_after { Position(span.upto.0 + 1) } else { start };
-    let told: BTreeMap<KeyNid, Option<EventNid>> = if span.whole {
-        let mut state = state;
-        let undone = changes.iter().rev().filter(|(position, _)| *position >= end && *position <= state_upto);
-        for (_, change) in undone {
-            state.set(change.key_nid, change.old);
+impl Draft {
+    /// Cuts the timeline to what is told.
+    fn cut(&mut self, sync: &Sync<'_>, limit: usize) {
+        let Some(recent) = &mut self.recent else { return };
+        recent.limited |= sync.cut_back || self.span.stateless;
+        if let Some(sight) = &self.sight {
+            let hidden =
+                recent.events.iter().rposition(|(position, event)| !sight.sees(*position) && !is_own(sync, event));
+            if let Some(hidden) = hidden {
+                // Without a gap in it: what comes before something that is hidden is paged to.
+                recent.events.drain(..=hidden);
+                recent.limited = true;
+            }
+            // To one who came back, events are told that they may know from before: that is a new beginning.
+            let first = recent.events.first().map(|(position, _)| *position);
+            recent.limited |= sync.since.is_some_and(|since| first.is_some_and(|first| first <= since) && sight.was_in_by(since));
         }
-        state.iter().map(|(key_nid, event_nid)| (key_nid, Some(event_nid))).collect()
-    } else if is_from_tables {
-        delta.iter().map(|change| (change.key_nid, change.new)).collect()
-    } else {
-        let within = changes.iter().filter(|(position, _)| *position > span.since && *position < end);
-        within.map(|(_, change)| (change.key_nid, change.new)).collect()
-    };
-    Material { room, span, events, limited, state: told, receipts, sight }
+        let skipped = recent.events.len().saturating_sub(limit);
+        recent.limited |= skipped > 0;
+        recent.events.drain(..skipped);
+    }
+
+    /// The position of the first change that the state to tell doesn't include.
+    fn end_of_state(&self, sync: &Sync<'_>) -> Position {
+        let first = self.recent.as_ref().and_then(|recent| recent.events.first());
+        match first.filter(|_| !sync.use_state_after) {
+            Some((position, _)) => *position,
+            None => Position(self.span.upto.0 + 1),
+        }
+    }
+
+    /// Takes the state back to where it belongs. `delta` is what changed, for a span from the tables that isn't whole.
+    fn finish(self, sync: &Sync<'_>, delta: &[StateChange]) -> Material {
+        let end = self.end_of_state(sync);
+        let Self { room, span, mut state, state_upto, sight, recent, is_from_tables } = self;
+        let Recent { events, limited, changes, receipts } = recent.unwrap_or_default();
+        let mut take_back_to = |position: Position| {
+            let undone = changes.iter().rev().filter(|(changed, _)| *changed > position && *changed <= state_upto);
+            for (_, change) in undone {
+                state.set(change.key_nid, change.old);
+            }
+            state.clone()
+        };
+        let current = take_back_to(span.upto);
+        let told: BTreeMap<KeyNid, Option<EventNid>> = if span.stateless {
+            BTreeMap::new()
+        } else if span.whole {
+            let state = take_back_to(Position(end.0 - 1));
+            state.iter().map(|(key_nid, event_nid)| (key_nid, Some(event_nid))).collect()
+        } else if is_from_tables {
+            delta.iter().map(|change| (change.key_nid, change.new)).collect()
+        } else {
+            let within = changes.iter().filter(|(position, _)| *position > span.since && *position < end);
+            within.map(|(_, change)| (change.key_nid, change.new)).collect()
+        };
+        Material { room, span, events, limited, state: told, receipts, current, sight }
+    }
 }
 
 /// The user's own membership: who left without having been in the room hears of that all the same.

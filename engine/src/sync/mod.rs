@@ -116,7 +116,8 @@ pub async fn sync(engine: &Arc<Engine>, requester: &Requester, request: SyncRequ
             since,
             since_token: token,
             head,
-            full_state: request.full_state,
+            // What was lost with the end of the log, the client must be told otherwise.
+            full_state: request.full_state || cut_back,
             use_state_after: request.use_state_after,
             cut_back,
         };

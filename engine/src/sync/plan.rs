@@ -6,7 +6,7 @@ use hearth_storage::{Position, RoomNid, log::Membership, state_changes};
 use ruma::OwnedRoomId;
 
 use super::{Sync, account::Data};
-use crate::{Error, log::Subject, rooms, users::UserRoom};
+use crate::{Error, log::Subject, rooms::{self, visibility::Sight}, users::UserRoom};
 
 /// A part of a room's history to tell.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +18,8 @@ pub(super) struct Span {
     pub upto: Position,
     /// The state is told whole, not as what changed since.
     pub whole: bool,
+    /// The state is not told: the user was not in the room before the end.
+    pub stateless: bool,
     /// The position at which the user's unbroken time in the room began; nothing for one who is not in it.
     pub joined_at: Option<Position>,
 }
@@ -63,18 +65,17 @@ impl Plan {
                     let whole = came || sync.full_state;
                     // What a room told before it was left and joined again is not told as known.
                     let since = if came { Position(0) } else { since };
-                    self.joined.push(Span { room_nid, since, upto, whole, joined_at: room.joined_at });
+                    self.joined.push(Span { room_nid, since, upto, whole, stateless: false, joined_at: room.joined_at });
                 }
             }
             Membership::Invite if changed => self.invited.push(room_nid),
             Membership::Knock if changed => self.knocked.push(room_nid),
-            Membership::Leave | Membership::Ban if !room.forgotten => {
+            Membership::Leave | Membership::Ban => {
                 // Without being asked, a client is told of a leave once, and not of those before its first sync.
-                let told = if sync.since.is_some() { changed } else { sync.filter.room.include_leave };
-                let again = sync.full_state && sync.filter.room.include_leave;
-                if told || again {
-                    let whole = sync.since.is_none() || sync.full_state;
-                    self.left.push(Span { room_nid, since, upto: room.position.min(upto), whole, joined_at: None });
+                let asked = sync.filter.room.include_leave && (sync.since.is_none() || sync.full_state);
+                if (asked && !room.forgotten) || (sync.since.is_some() && changed) {
+                    let upto = room.position.min(upto);
+                    self.left.push(Span { room_nid, since, upto, whole: asked, stateless: false, joined_at: None });
                 }
             }
             _ => {}
@@ -93,6 +94,27 @@ impl Plan {
         self.left.retain(|span| kept(span.room_nid));
         self.invited.retain(|room_nid| kept(*room_nid));
         self.knocked.retain(|room_nid| kept(*room_nid));
+    }
+}
+
+impl Span {
+    /// Of a room that was left, what may be told follows from when the user was in it. Nothing where the leave is no
+    /// news: then the room was only forgotten since.
+    pub fn of_left(self, sight: &Sight) -> Option<Self> {
+        let left_at = sight.last_change()?;
+        if left_at <= self.since && !self.whole {
+            return None;
+        }
+        let span = Self { upto: left_at.min(self.upto), ..self };
+        let before = Position(left_at.0 - 1);
+        Some(if sight.membership_at(before) != Some(Membership::Join) {
+            // An invite that was refused, or a ban of one who was out of it: only that is told.
+            Self { since: before, stateless: true, ..span }
+        } else if span.whole || sight.membership_at(span.since) != Some(Membership::Join) {
+            Self { since: Position(0), whole: true, ..span }
+        } else {
+            span
+        })
     }
 }
 
