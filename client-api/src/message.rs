@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::{Json, extract::State};
 use hearth_endpoint::{MatrixError, Ruma};
 use hearth_engine::{
     Engine,
     rooms::{
+        context::{self, Context},
         messages::{self, PageRequest},
         send,
     },
 };
 use ruma::{
     api::client::{
+        context::get_context::v3 as get_context_request,
         message::{get_message_events::v3 as get_message_events_request, send_message_event::v3 as send_message_event_request},
         redact::redact_event::v3 as redact_event_request,
         room::get_room_event::v3 as get_room_event_request,
@@ -69,4 +71,14 @@ pub(crate) async fn get_room_event(
 ) -> Result<get_room_event_request::Response, MatrixError> {
     let event = messages::event(&engine, &requester, &request.room_id, &request.event_id).await?;
     Ok(get_room_event_request::Response::new(Raw::from_json(event)))
+}
+
+/// `GET /_matrix/client/*/rooms/{roomId}/context/{eventId}`
+pub(crate) async fn get_context(
+    State(engine): State<Arc<Engine>>,
+    Ruma { request, requester, .. }: Ruma<get_context_request::Request>,
+) -> Result<Json<Context>, MatrixError> {
+    let limit = usize::try_from(u64::from(request.limit)).unwrap_or(usize::MAX);
+    let (room_id, event_id) = (&request.room_id, &request.event_id);
+    Ok(Json(context::context(&engine, &requester, room_id, event_id, limit, &request.filter).await?))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Router, routing::get};
 use hearth_endpoint::RumaRoutes;
 use hearth_engine::Engine;
-use ruma::api::client::{filter::get_filter, session::login, sync::sync_events};
+use ruma::api::client::{context::get_context, filter::get_filter, session::login, sync::sync_events};
 
 use crate::{account, account_data, admin_register, alias, device, filter, message, profile, read_marker, receipt, register, room, server_information, session, state, sync, typing};
 
@@ -55,6 +55,7 @@ fn rooms() -> Router<Arc<Engine>> {
         .ruma(message::redact_event)
         .ruma(message::get_message_events)
         .ruma(message::get_room_event)
+        .ruma_paths::<get_context::v3::Request, _, _>(message::get_context)
         .ruma_paths::<sync_events::v3::Request, _, _>(sync::sync_events)
         .ruma(state::send_state_event)
         .ruma(state::get_state_event_for_key)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hearth_storage::{
     Connection, Position,
-    events::{self, Place, StoredEvent},
+    events::{self, Place},
 };
 use ruma::{EventId, RoomId, api::{Direction, client::filter::RoomEventFilter}};
 use serde_json::value::RawValue;
@@ -12,21 +12,18 @@ use serde_json::value::RawValue;
 use super::{
     Room, by_id, read, serve,
     visibility::{self, Access, Sight},
+    walk::{Walk, place_of},
 };
 use crate::{
     Engine, Error,
     accounts::Requester,
-    events::{ClientFormat, Event, excludes_room, matches},
+    events::{ClientFormat, Event},
     log::LogHead,
     tokens::{HistoryToken, SyncToken},
 };
 
 /// Events on one page, at most.
-const MAX_LIMIT: usize = 1000;
-/// Rows read for one page at most: a filter that lets hardly anything through ends the page early.
-const MAX_ROWS: usize = 5000;
-/// Rows read at once, at least.
-const CHUNK: usize = 100;
+pub(super) const MAX_LIMIT: usize = 1000;
 
 /// Why nothing is shown.
 #[derive(Debug, thiserror::Error)]
@@ -131,116 +128,6 @@ pub async fn messages(
 
 fn sync_token(head: LogHead) -> SyncToken {
     SyncToken { generation: head.generation, position: head.position, ephemeral: None }
-}
-
-/// The boundary in `room` that a token stands for.
-async fn place_of(
-    engine: &Engine,
-    connection: &mut Connection,
-    room: &Room,
-    token: HistoryToken,
-    head: LogHead,
-) -> Result<Place, ReadError> {
-    match token {
-        HistoryToken::Place(place) => Ok(place),
-        HistoryToken::Sync(token) => {
-            let (position, _) = crate::log::position_of(engine, &token, head).await?;
-            Ok(events::place_at(connection, room.nid, position).await.map_err(Error::from)?)
-        }
-    }
-}
-
-/// Walks through the rows of a room for the events that a client may and wants to see.
-struct Walk<'a> {
-    engine: &'a Engine,
-    room: &'a Room,
-    sight: &'a Sight,
-    filter: &'a RoomEventFilter,
-    direction: Direction,
-    upto: Position,
-}
-
-#[derive(Default)]
-struct Walked {
-    events: Vec<Arc<Event>>,
-    positions: Vec<Position>,
-    end: Option<Place>,
-}
-
-impl Walked {
-    fn membership_at(&self, sight: &Sight, event: &Event) -> Option<hearth_storage::log::Membership> {
-        let index = self.events.iter().position(|other| other.nid == event.nid)?;
-        sight.membership_at(self.positions[index])
-    }
-}
-
-impl Walk<'_> {
-    async fn run(&self, connection: &mut Connection, from: Place, to: Place, limit: usize) -> Result<Walked, Error> {
-        let mut walked = Walked::default();
-        let mut boundary = from;
-        let mut rows_read = 0;
-        if excludes_room(self.filter, &self.room.id) || limit == 0 {
-            return Ok(walked);
-        }
-        while rows_read < MAX_ROWS {
-            // One more than wanted tells whether there is more.
-            let wanted = (limit + 1 - walked.events.len()).max(CHUNK);
-            let rows = self.rows(connection, boundary, to, wanted).await?;
-            let exhausted = rows.len() < wanted;
-            rows_read += rows.len();
-            let places: Vec<(Place, Position)> = rows.iter().map(|row| (row.place(), row.position)).collect();
-            let room = self.room.in_room();
-            let events = self.engine.events.admit(connection, rows, |_| Some(room)).await?;
-            let mut events = events.into_iter().peekable();
-            for (place, position) in places {
-                // Unreadable rows were passed over.
-                let event = events.next_if(|event| event.place == place);
-                let shown = event.filter(|event| self.sight.sees(position) && matches(self.filter, event));
-                if let Some(event) = shown {
-                    if walked.events.len() == limit {
-                        walked.end = Some(boundary);
-                        return Ok(walked);
-                    }
-                    walked.events.push(event);
-                    walked.positions.push(position);
-                }
-                boundary = self.beyond(place);
-            }
-            if exhausted {
-                return Ok(walked);
-            }
-        }
-        walked.end = Some(boundary);
-        Ok(walked)
-    }
-
-    /// The boundary on the far side of an event.
-    fn beyond(&self, place: Place) -> Place {
-        match self.direction {
-            Direction::Backward => Place { sub: place.sub.saturating_sub(1), ..place },
-            Direction::Forward => place,
-        }
-    }
-
-    async fn rows(
-        &self,
-        connection: &mut Connection,
-        from: Place,
-        to: Place,
-        limit: usize,
-    ) -> Result<Vec<StoredEvent>, Error> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        // A boundary is after its place; the queries exclude both ends.
-        let after = |place: Place| Place { sub: place.sub.saturating_add(1), ..place };
-        Ok(match self.direction {
-            Direction::Backward => {
-                events::page_backwards(connection, self.room.nid, after(from), to, self.upto, limit).await?
-            }
-            Direction::Forward => {
-                events::page_forwards(connection, self.room.nid, from, after(to), self.upto, limit).await?
-            }
-        })
-    }
 }
 
 /// The current member events of the senders of `events`, each once.

@@ -1,6 +1,7 @@
 //! Rooms: their heads in memory, what is decided on them, and what is read of them.
 
 mod commit;
+pub mod context;
 pub mod create;
 mod decide;
 mod draft;
@@ -19,6 +20,7 @@ pub(crate) mod serve;
 mod state;
 mod view;
 pub(crate) mod visibility;
+mod walk;
 
 use std::{collections::HashMap, sync::Arc};
 

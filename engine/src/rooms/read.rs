@@ -72,7 +72,7 @@ async fn readable_state(
     Ok((room, state))
 }
 
-async fn load_state(engine: &Engine, state_nid: StateNid) -> Result<StateMap, Error> {
+pub(super) async fn load_state(engine: &Engine, state_nid: StateNid) -> Result<StateMap, Error> {
     let mut connection = engine.db.acquire().await?;
     let loaded = states::load(&mut connection, &[state_nid]).await?;
     Ok(loaded.into_iter().flat_map(|state| state.map).collect())

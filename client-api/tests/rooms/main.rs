@@ -1,0 +1,4 @@
+//! The routes by which clients read rooms beyond their timelines: what they answer and how they refuse.
+
+mod client;
+mod context;
