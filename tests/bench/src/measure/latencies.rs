@@ -13,10 +13,6 @@ impl Latencies {
         self.0.push(latency);
     }
 
-    pub fn append(&mut self, mut other: Self) {
-        self.0.append(&mut other.0);
-    }
-
     pub fn len(&self) -> u64 {
         self.0.len() as u64
     }

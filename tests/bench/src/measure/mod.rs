@@ -10,4 +10,4 @@ pub use database::{Database, DatabaseError};
 pub use latencies::{Latencies, Percentiles};
 pub use load::{Limit, Load, closed_loop};
 pub use meter::{Costs, Meter};
-pub use processes::{Processes, resident_bytes};
+pub use processes::Processes;

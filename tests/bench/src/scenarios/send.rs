@@ -66,7 +66,7 @@ pub async fn one_room(bench: &Bench) -> Result<Vec<Outcome>, ScenarioError> {
 
 async fn in_own_rooms(bench: &Bench, count: u64) -> Result<Vec<Sender>, ClientError> {
     let clients = bench.accounts.register(count as usize, &bench.progress).await?;
-    let request = bench.public_room();
+    let request = bench.room("public_chat");
     stream::iter(clients)
         .map(async |mut client| {
             let room_id = client.create_room(&request).await?;
