@@ -2,7 +2,10 @@
 
 use std::io;
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::config::{LogFormat, LogSettings};
 
@@ -10,7 +13,9 @@ use crate::config::{LogFormat, LogSettings};
 pub fn start(settings: &LogSettings) {
     // Several lines at level info for every event that was allowed. The operator's own word on it comes after, and wins.
     let filter = EnvFilter::new(format!("ruma_state_res=warn,{}", settings.level));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(is_ours_or_plain));
     let started = match settings.format {
         LogFormat::Text => {
             let colours = io::IsTerminal::is_terminal(&io::stderr());
@@ -28,4 +33,13 @@ pub fn start(settings: &LogSettings) {
         }
     };
     drop(started);
+}
+
+/// Below level info only our own lines: those of libraries hold what passes through them, headers with tokens and the
+/// content of events.
+fn is_ours_or_plain(line: &Metadata<'_>) -> bool {
+    let is_ours = ["hearth", "homeserver"]
+        .iter()
+        .any(|name| line.target().starts_with(name));
+    is_ours || *line.level() <= Level::INFO
 }

@@ -40,9 +40,15 @@ pub fn install() -> Result<PrometheusHandle, SetRecorderError<PrometheusRecorder
     );
     describe_histogram!(BATCH, "Changes that were committed together.");
     describe_gauge!("hearth_log_position", "The last position of the log.");
-    describe_counter!("hearth_changes_failed_total", "Changes that were not committed, by cause.");
+    describe_counter!(
+        "hearth_changes_failed_total",
+        "Changes that were not committed, by cause."
+    );
     describe_gauge!("hearth_rooms_in_memory", "Rooms whose head is in memory.");
-    describe_gauge!("hearth_rooms_in_memory_bytes", "What the heads of rooms take, about.");
+    describe_gauge!(
+        "hearth_rooms_in_memory_bytes",
+        "What the heads of rooms take, about."
+    );
     describe_gauge!("hearth_sync_waiters", "Syncs that wait for something to happen.");
     describe_gauge!(CONNECTIONS, "Connections of the database pool, by state.");
     Ok(handle)

@@ -46,7 +46,7 @@ fn users_are_looked_after_while_the_server_runs_and_while_it_does_not() {
     assert_eq!(request(server.address, "GET", WHOAMI, bob, "").0, 401);
     assert_eq!(login(server.address, "bob", "builder").0, 403);
 
-    assert!(server.terminate().success());
+    assert!(server.terminate().0.success());
     let output = place.hearth(&["user", "list"]);
     assert_eq!(
         stdout(&output),
@@ -107,7 +107,7 @@ fn second_server_with_the_same_data_directory_is_refused() {
         200,
         "the first one is not disturbed"
     );
-    assert!(server.terminate().success());
+    assert!(server.terminate().0.success());
 }
 
 #[test]
@@ -127,4 +127,45 @@ fn second_listener_at_the_same_address_is_refused_before_anything_is_started() {
         stderr(&output)
     );
     assert!(!place.path().join("hearth-data/postgres").exists());
+}
+
+#[test]
+fn log_has_no_password_no_token_and_no_message_at_any_level() {
+    let place = Place::new();
+    assert!(
+        place
+            .hearth_with(&["user", "add", "alice", "--password-stdin"], "open-sesame")
+            .status
+            .success()
+    );
+    for format in ["text", "json"] {
+        let server = place.serve_with(&[("HEARTH_LOG__LEVEL", "trace"), ("HEARTH_LOG__FORMAT", format)]);
+        let (status, login) = login(server.address, "alice", "open-sesame");
+        assert_eq!(status, 200, "{login}");
+        let token = login["access_token"].as_str().expect("a token");
+        let post = |method: &str, path: &str, body: &str| {
+            let (status, body) = request(server.address, method, path, token, body);
+            assert_eq!(status, 200, "{body}");
+            serde_json::from_str::<serde_json::Value>(&body).expect("JSON")
+        };
+        let room = post("POST", "/_matrix/client/v3/createRoom", "{}");
+        let room = room["room_id"].as_str().expect("a room").replace('!', "%21");
+        let message = r#"{"msgtype":"m.text","body":"the cave is behind the waterfall"}"#;
+        post(
+            "PUT",
+            &format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/1"),
+            message,
+        );
+        post("GET", "/_matrix/client/v3/sync", "");
+
+        let (status, log) = server.terminate();
+        assert!(status.success());
+        assert!(
+            log.contains("/_matrix/client/v3/sync"),
+            "requests are logged: {log}"
+        );
+        for secret in ["open-sesame", token, "behind the waterfall"] {
+            assert!(!log.contains(secret), "{secret} is in the log");
+        }
+    }
 }

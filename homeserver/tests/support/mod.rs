@@ -3,10 +3,11 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -26,6 +27,8 @@ pub struct Running {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Gathers what it logs.
+    log: JoinHandle<String>,
 }
 
 impl Place {
@@ -83,10 +86,16 @@ impl Place {
 
     /// Starts `hearth serve` and returns once it listens.
     pub fn serve(&self) -> Running {
+        self.serve_with(&[])
+    }
+
+    /// Starts `hearth serve` with variables and returns once it listens.
+    pub fn serve_with(&self, variables: &[(&str, &str)]) -> Running {
         let mut command = self.command(&["serve"]);
         command
             .env("HEARTH_LISTENER__ADDRESS", "127.0.0.1:0")
             .stderr(Stdio::piped());
+        command.envs(variables.iter().copied());
         let mut child = command.spawn().expect("hearth runs");
         let mut lines = BufReader::new(child.stderr.take().expect("a pipe"));
         let mut log = String::new();
@@ -97,24 +106,32 @@ impl Place {
                 "hearth ended: {log}"
             );
             if let Some((_, address)) = log[start..].split_once("listening on http://") {
-                break address.trim().parse().expect("an address");
+                let end = address.find(|c: char| c != ':' && c != '.' && !c.is_ascii_digit());
+                break address[..end.unwrap_or(address.len())]
+                    .parse()
+                    .expect("an address");
             }
         };
-        // A full pipe would hold the server up.
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Running { child, address }
+        // Read on, since a full pipe would hold the server up.
+        let log = std::thread::spawn(move || {
+            lines.read_to_string(&mut log).expect("the log is text");
+            log
+        });
+        Running { child, address, log }
     }
 }
 
 impl Running {
-    /// Sends the signal that a service manager sends, and waits for the end.
-    pub fn terminate(mut self) -> std::process::ExitStatus {
+    /// Sends the signal that a service manager sends, and waits for the end: how it ended, and all that it logged.
+    pub fn terminate(mut self) -> (ExitStatus, String) {
         let pid = i32::try_from(self.child.id())
             .ok()
-            .and_then(rustix::process::Pid::from_raw)
-            .expect("a process");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
-        self.child.wait().expect("it ends")
+            .and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a process"), rustix::process::Signal::TERM)
+            .expect("a signal");
+        let status = self.child.wait().expect("it ends");
+        let log = std::mem::replace(&mut self.log, std::thread::spawn(String::new));
+        (status, log.join().expect("the log was read"))
     }
 }
 
