@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_endpoint::{MatrixError, Ruma};
-use hearth_engine::{Engine, rooms::{create, membership}, users};
+use hearth_engine::{Engine, rooms::{create, membership, summary}, users};
 use ruma::api::client::{
     membership::{
         ban_user::v3 as ban_user_request, forget_room::v3 as forget_room_request,
@@ -13,7 +13,7 @@ use ruma::api::client::{
         join_room_by_id_or_alias::v3 as join_room_by_id_or_alias_request, joined_rooms::v3 as joined_rooms_request,
         kick_user::v3 as kick_user_request, leave_room::v3 as leave_room_request, unban_user::v3 as unban_user_request,
     },
-    room::create_room::v3 as create_room_request,
+    room::{create_room::v3 as create_room_request, get_summary::v1 as get_summary_request},
 };
 
 /// `POST /_matrix/client/*/createRoom`
@@ -107,4 +107,15 @@ pub(crate) async fn unban_user(
 ) -> Result<unban_user_request::Response, MatrixError> {
     membership::unban(&engine, &requester, &request.room_id, &request.user_id, request.reason).await?;
     Ok(unban_user_request::Response::new())
+}
+
+/// `GET /_matrix/client/*/room_summary/{roomIdOrAlias}`
+pub(crate) async fn get_summary(
+    State(engine): State<Arc<Engine>>,
+    Ruma { request, requester, .. }: Ruma<get_summary_request::Request>,
+) -> Result<get_summary_request::Response, MatrixError> {
+    let summary = summary::summary(&engine, requester.as_ref(), &request.room_id_or_alias).await?;
+    let mut response = get_summary_request::Response::new(summary.room);
+    response.membership = summary.membership.map(Into::into);
+    Ok(response)
 }

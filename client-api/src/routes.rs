@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::{Router, routing::get};
 use hearth_endpoint::RumaRoutes;
 use hearth_engine::Engine;
-use ruma::api::client::{context::get_context, filter::get_filter, session::login, sync::sync_events};
+use ruma::api::client::{context::get_context, filter::get_filter, session::login, sync::sync_events, tag::get_tags};
 
-use crate::{account, account_data, admin_register, alias, device, filter, message, profile, read_marker, receipt, register, room, server_information, session, state, sync, typing};
+use crate::{account, account_data, admin_register, alias, device, filter, message, profile, read_marker, receipt, register, reporting, room, server_information, session, state, sync, tag, typing};
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
 pub fn routes() -> Router<Arc<Engine>> {
@@ -43,6 +43,7 @@ fn rooms() -> Router<Arc<Engine>> {
     Router::new()
         .ruma(room::create_room)
         .ruma(room::joined_rooms)
+        .ruma(room::get_summary)
         .ruma(room::join_room_by_id)
         .ruma(room::join_room_by_id_or_alias)
         .ruma(room::leave_room)
@@ -62,6 +63,9 @@ fn rooms() -> Router<Arc<Engine>> {
         .ruma(state::get_state_events)
         .ruma(state::get_member_events)
         .ruma(state::joined_members)
+        .ruma(reporting::report_content)
+        .ruma(reporting::report_room)
+        .ruma(reporting::report_user)
 }
 
 /// Room aliases.
@@ -84,6 +88,9 @@ fn user_data() -> Router<Arc<Engine>> {
         .ruma(account_data::set_global_account_data)
         .ruma(account_data::get_room_account_data)
         .ruma(account_data::set_room_account_data)
+        .ruma_paths::<get_tags::v3::Request, _, _>(tag::get_tags)
+        .ruma(tag::create_tag)
+        .ruma(tag::delete_tag)
         .ruma(filter::create_filter)
         .ruma_paths::<get_filter::v3::Request, _, _>(filter::get_filter)
         .ruma(typing::create_typing_event)

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod aliases;
+mod reports;
 mod rooms;
 mod sync;
 mod user_data;

@@ -116,7 +116,8 @@ pub async fn set_room(
     commit(engine, requester, Some(room_nid), data_type, content).await
 }
 
-async fn commit(
+/// Commits a content that was checked.
+pub(crate) async fn commit(
     engine: &Engine,
     requester: &Requester,
     room_nid: Option<RoomNid>,
@@ -138,7 +139,7 @@ async fn commit(
 }
 
 /// The room, if the user has any membership in it. To others it is no different from one that isn't there.
-async fn own_room(
+pub(crate) async fn own_room(
     engine: &Engine,
     requester: &Requester,
     room_id: &RoomId,
@@ -150,7 +151,7 @@ async fn own_room(
     Ok(user.rooms.contains_key(&room.nid).then_some(room.nid))
 }
 
-fn check_owner(requester: &Requester, user_id: &UserId) -> Result<(), AccountDataError> {
+pub(crate) fn check_owner(requester: &Requester, user_id: &UserId) -> Result<(), AccountDataError> {
     if requester.user_id == user_id {
         Ok(())
     } else {
@@ -158,7 +159,8 @@ fn check_owner(requester: &Requester, user_id: &UserId) -> Result<(), AccountDat
     }
 }
 
-fn check(data_type: &str, content: &str) -> Result<(), AccountDataError> {
+/// Whether a content may be stored under a type.
+pub(crate) fn check(data_type: &str, content: &str) -> Result<(), AccountDataError> {
     if SERVER_MANAGED.contains(&data_type) {
         return Err(AccountDataError::ServerManaged(data_type.to_owned()));
     }

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use axum::{Router, body::Body};
 use hearth_engine::{Config, Engine, Outside, SigningKey};
-use hearth_storage::{Database, test_database::TestDatabase};
+use hearth_storage::test_database::TestDatabase;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use ruma::owned_server_name;
@@ -17,7 +17,7 @@ pub struct Client {
     router: Router,
     token: Option<String>,
     pub user_id: String,
-    pub db: Database,
+    pub database: Arc<TestDatabase>,
 }
 
 /// What came back.
@@ -43,11 +43,11 @@ pub async fn server() -> (Client, Client) {
     let mut config = Config::new(owned_server_name!("example.org"));
     config.registration.open = true;
     config.rate_limits.enabled = false;
-    let db = TestDatabase::new().await.connect().await;
+    let database = Arc::new(TestDatabase::new().await);
     let key = SigningKey::from_seed("1", &[1; 32]).unwrap();
-    let engine: Arc<Engine> = Engine::start(config, db.clone(), key, Outside::default()).await.unwrap();
+    let engine: Arc<Engine> = Engine::start(config, database.connect().await, key, Outside::default()).await.unwrap();
     let router = hearth_client_api::router(engine);
-    let nobody = Client { router, token: None, user_id: String::new(), db };
+    let nobody = Client { router, token: None, user_id: String::new(), database };
     (nobody.register("alice").await, nobody)
 }
 
@@ -67,6 +67,10 @@ impl Client {
 
     pub async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, Body::empty()).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, Body::empty()).await
     }
 
     pub async fn put(&self, path: &str, body: Value) -> Answer {

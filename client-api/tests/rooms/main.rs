@@ -2,3 +2,6 @@
 
 mod client;
 mod context;
+mod reports;
+mod summaries;
+mod tags;

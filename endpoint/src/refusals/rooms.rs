@@ -2,6 +2,7 @@
 
 use hearth_engine::rooms::{
     DecideError, SendError, create::CreateRoomError, membership::MembershipError, messages::ReadError, send::SendMessageError,
+    summary::SummaryError,
 };
 use http::StatusCode;
 use ruma::api::error::ErrorKind;
@@ -85,6 +86,15 @@ impl From<CreateRoomError> for MatrixError {
                 Self::new(StatusCode::FORBIDDEN, ErrorKind::ThreepidDenied, error.to_string())
             }
             error @ CreateRoomError::UnreachableUser(_) => Self::forbidden(error.to_string()),
+        }
+    }
+}
+
+impl From<SummaryError> for MatrixError {
+    fn from(error: SummaryError) -> Self {
+        match error {
+            SummaryError::NotFound => Self::not_found("There is no such room, or you may not see it."),
+            SummaryError::Failed(error) => error.into(),
         }
     }
 }

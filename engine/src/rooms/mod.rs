@@ -18,6 +18,7 @@ mod restricted;
 pub mod send;
 pub(crate) mod serve;
 mod state;
+pub mod summary;
 mod view;
 pub(crate) mod visibility;
 mod walk;

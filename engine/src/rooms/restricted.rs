@@ -40,17 +40,22 @@ pub(super) async fn authorising_user(
     room: &Room,
     user_nid: UserNid,
 ) -> Result<Option<OwnedUserId>, Error> {
-    if !room.rules.authorization.restricted_join_rule {
-        return Ok(None);
+    match lets_in(engine, room, user_nid).await? {
+        true => member_who_may_invite(engine, room).await,
+        false => Ok(None),
     }
-    let Some(event) = read::current_state_event(engine, room, "m.room.join_rules", "").await? else { return Ok(None) };
-    let Ok(rules) = serde_json::from_str::<JoinRules>(event.content().get()) else { return Ok(None) };
+}
+
+/// Whether the room is restricted to members of rooms that the user is in one of.
+pub(super) async fn lets_in(engine: &Engine, room: &Room, user_nid: UserNid) -> Result<bool, Error> {
+    if !room.rules.authorization.restricted_join_rule {
+        return Ok(false);
+    }
+    let Some(event) = read::current_state_event(engine, room, "m.room.join_rules", "").await? else { return Ok(false) };
+    let Ok(rules) = serde_json::from_str::<JoinRules>(event.content().get()) else { return Ok(false) };
     let is_restricted = rules.join_rule == "restricted"
         || (rules.join_rule == "knock_restricted" && room.rules.authorization.knock_restricted_join_rule);
-    if !is_restricted || !is_allowed(engine, user_nid, &rules).await? {
-        return Ok(None);
-    }
-    member_who_may_invite(engine, room).await
+    Ok(is_restricted && is_allowed(engine, user_nid, &rules).await?)
 }
 
 async fn is_allowed(engine: &Engine, user_nid: UserNid, rules: &JoinRules) -> Result<bool, Error> {
