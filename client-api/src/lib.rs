@@ -8,6 +8,7 @@ mod account_data;
 mod alias;
 mod filter;
 mod profile;
+mod push;
 mod read_marker;
 mod receipt;
 mod reporting;

@@ -5,13 +5,26 @@ use std::sync::Arc;
 use axum::{Router, routing::get};
 use hearth_endpoint::RumaRoutes;
 use hearth_engine::Engine;
-use ruma::api::client::{context::get_context, filter::get_filter, session::login, sync::sync_events, tag::get_tags};
+use ruma::api::client::{
+    context::get_context,
+    filter::get_filter,
+    push::{get_pushrules_all, get_pushrules_global_scope},
+    session::login,
+    sync::sync_events,
+    tag::get_tags,
+};
 
-use crate::{account, account_data, admin_register, alias, device, filter, message, profile, read_marker, receipt, register, reporting, room, server_information, session, state, sync, tag, typing};
+use crate::{account, account_data, admin_register, alias, device, filter, message, profile, push, read_marker, receipt, register, reporting, room, server_information, session, state, sync, tag, typing};
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
 pub fn routes() -> Router<Arc<Engine>> {
-    Router::new().merge(server()).merge(accounts()).merge(rooms()).merge(aliases()).merge(user_data())
+    Router::new()
+        .merge(server())
+        .merge(accounts())
+        .merge(rooms())
+        .merge(aliases())
+        .merge(user_data())
+        .merge(push_rules())
 }
 
 /// Accounts, their tokens and their devices.
@@ -96,6 +109,20 @@ fn user_data() -> Router<Arc<Engine>> {
         .ruma(typing::create_typing_event)
         .ruma(receipt::create_receipt)
         .ruma(read_marker::set_read_marker)
+}
+
+/// What users want to be notified of.
+fn push_rules() -> Router<Arc<Engine>> {
+    Router::new()
+        .ruma_paths::<get_pushrules_all::v3::Request, _, _>(push::get_pushrules_all)
+        .ruma_paths::<get_pushrules_global_scope::v3::Request, _, _>(push::get_pushrules_global_scope)
+        .ruma(push::get_pushrule)
+        .ruma(push::set_pushrule)
+        .ruma(push::delete_pushrule)
+        .ruma(push::get_pushrule_enabled)
+        .ruma(push::set_pushrule_enabled)
+        .ruma(push::get_pushrule_actions)
+        .ruma(push::set_pushrule_actions)
 }
 
 /// What the server is.

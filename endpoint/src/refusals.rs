@@ -7,6 +7,7 @@
 mod accounts;
 mod aliases;
 mod reports;
+mod push_rules;
 mod rooms;
 mod sync;
 mod user_data;

@@ -8,12 +8,17 @@ use hearth_storage::{
 };
 use ruma::{RoomId, UserId};
 
-use crate::{Engine, Error, accounts::Requester, rooms, users};
+use crate::{
+    Engine, Error,
+    accounts::Requester,
+    push_rules::{self, PUSH_RULES},
+    rooms, users,
+};
 
 /// `m.fully_read`, which read markers set.
 pub(crate) const FULLY_READ: &str = "m.fully_read";
 /// Types that only the server sets (client-server API, "Client Config", "Server Behaviour").
-const SERVER_MANAGED: [&str; 2] = [FULLY_READ, "m.push_rules"];
+const SERVER_MANAGED: [&str; 2] = [FULLY_READ, PUSH_RULES];
 
 /// A content is at most this long, in bytes of JSON: `m.direct` of an account with thousands of direct chats fits.
 const MAX_CONTENT_BYTES: usize = 1 << 20;
@@ -65,6 +70,9 @@ pub async fn get_global(
     check_owner(requester, user_id)?;
     let mut connection = engine.db.acquire().await?;
     let content = account_data::find(&mut connection, requester.user_nid, None, data_type).await?;
+    if data_type == PUSH_RULES {
+        return Ok(push_rules::told(&requester.user_id, content.as_deref())?);
+    }
     content.ok_or(AccountDataError::NotSet)
 }
 

@@ -19,6 +19,7 @@ pub mod log;
 mod notices;
 mod outside;
 pub mod profiles;
+pub mod push_rules;
 pub mod receipts;
 pub mod reports;
 pub mod rooms;

@@ -78,7 +78,7 @@ impl From<hearth_storage::StorageError> for ReceiptError {
     }
 }
 
-/// Lets the receipts of one user be set one after the other: each is compared with the one before it.
+/// Lets the receipts of one user be set one after the other, and their push rules: each depends on what was before.
 #[derive(Debug)]
 pub(crate) struct Turns(Vec<Mutex<()>>);
 
@@ -87,7 +87,7 @@ impl Turns {
         Self((0..TURNS).map(|_| Mutex::default()).collect())
     }
 
-    async fn of(&self, user_nid: UserNid) -> MutexGuard<'_, ()> {
+    pub async fn of(&self, user_nid: UserNid) -> MutexGuard<'_, ()> {
         let index = i64::from(user_nid).unsigned_abs() % TURNS as u64;
         self.0[usize::try_from(index).unwrap_or_default()].lock().await
     }

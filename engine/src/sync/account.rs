@@ -7,7 +7,11 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::Sync;
-use crate::{Error, events::glob};
+use crate::{
+    Error,
+    events::glob,
+    push_rules::{self, PUSH_RULES},
+};
 
 /// Account data to tell.
 #[derive(Debug, Default)]
@@ -25,6 +29,24 @@ struct Event<'a> {
 
 /// What is to be told. Costs no query when nothing changed.
 pub(super) async fn data(sync: &Sync<'_>) -> Result<Data, Error> {
+    let mut data = stored(sync).await?;
+    let rules = data.global.iter_mut().find(|data| &*data.data_type == PUSH_RULES);
+    let user_id = &sync.requester.user_id;
+    match rules {
+        Some(rules) => rules.content = push_rules::told(user_id, Some(&rules.content))?,
+        // A user who never changed a rule has the server's, and nothing is stored.
+        None if sync.since.is_none() || sync.full_state => data.global.push(AccountData {
+            user_nid: sync.requester.user_nid,
+            room_nid: None,
+            data_type: PUSH_RULES.into(),
+            content: push_rules::told(user_id, None)?,
+        }),
+        None => {}
+    }
+    Ok(data)
+}
+
+async fn stored(sync: &Sync<'_>) -> Result<Data, Error> {
     // A room that comes into view is told whole, however old its data is.
     let came = rooms_in_view(sync);
     let since = if sync.full_state { Position(0) } else { sync.since.unwrap_or_default() };

@@ -5,6 +5,7 @@ mod account_data;
 mod aliases;
 mod filters;
 mod profiles;
+mod push_rules;
 mod receipts;
 mod typing;
 
