@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use hearth_storage::{
-    log::{Alias, NewRoom},
+    aliases,
+    log::{Alias, Change, CommitError, NewRoom},
     rooms,
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomVersionId,
+    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomVersionId,
     api::client::room::{Visibility, create_room::v3::{Request, RoomPreset}},
     room_version_rules::RoomVersionRules,
 };
@@ -17,7 +18,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     Room, SendError,
     commit::{commit_first, signer},
-    decide::{DecideError, Decided, Target, decide},
+    decide::{DecideError, Decided, Signer, Target, decide},
     draft::{BadContent, Draft, content_from_json, content_of},
     gather::gather_for_new,
     head::Head,
@@ -31,6 +32,8 @@ use crate::{Engine, Error, accounts::Requester};
 /// Users that may be invited at once, and events of the initial state.
 const MAX_INVITES: usize = 100;
 const MAX_INITIAL_STATE: usize = 200;
+/// How often a room is made anew that turned out to be another's.
+const ATTEMPTS: usize = 5;
 /// The room versions in which rooms can be created and joined.
 pub const SUPPORTED_VERSIONS: [RoomVersionId; 7] = [
     RoomVersionId::V6,
@@ -101,57 +104,45 @@ pub async fn create_room(engine: &Arc<Engine>, requester: &Requester, request: R
 
     let plan = Plan { engine, requester, request: &request, version: &version, rules: &rules };
     let drafts = plan.drafts(alias.as_deref()).await?;
-    let room_nid = {
+    if let Some(alias) = &alias {
         let mut connection = engine.db.acquire().await.map_err(Error::from)?;
-        if let Some(alias) = &alias
-            && hearth_storage::aliases::find(&mut connection, alias.as_str()).await.map_err(Error::from)?.is_some()
-        {
+        if aliases::find(&mut connection, alias.as_str()).await.map_err(Error::from)?.is_some() {
             return Err(CreateRoomError::AliasInUse(alias.clone()));
         }
-        rooms::next_nid(&mut connection).await.map_err(Error::from)?
-    };
-    let given_id = (!rules.authorization.room_create_event_id_as_room_id).then(|| plan.random_id()).transpose()?;
-    let gathered = gather_for_new(engine, &rules, &drafts).await?;
-    let mut head = Head::of_new_room();
-    let target = Target { room_nid, room_id: given_id.as_deref(), rules: &rules };
-    let Decided { mut change, events, room_id } = decide(&mut head, target, signer(engine), &drafts, &gathered)?;
-    for event in events {
-        engine.events.insert(event);
     }
-    change.new_rooms.push(NewRoom {
-        room_nid,
-        room_id: room_id.to_string(),
-        room_version: version.to_string(),
-        published: request.visibility == Visibility::Public,
-    });
-    change.aliases.extend(alias.iter().map(|alias| Alias {
-        alias: alias.to_string(),
-        room_nid,
-        creator_nid: requester.user_nid,
-        created_at: engine.clock.now_ms(),
-    }));
+    for _ in 0..ATTEMPTS {
+        let (room, change) = plan.decide(&drafts, alias.as_deref()).await?;
+        match commit_new(engine, room, change).await {
+            Ok(room_id) => return Ok(room_id),
+            Err(SendError::Constraint(name)) if name == "aliases_pkey" && alias.is_some() => {
+                return Err(alias.map_or(CreateRoomError::BadJson(name), CreateRoomError::AliasInUse));
+            }
+            // Another node made the same room at the same time: a moment later it is another one.
+            Err(SendError::Constraint(name)) if name == "rooms_room_id_key" => {}
+            Err(SendError::Constraint(name)) => {
+                return Err(Error::Damaged(format!("a new room hurts the constraint {name}")).into());
+            }
+            Err(SendError::Decided(error)) => return Err(error.into()),
+        }
+    }
+    Err(Error::from(CommitError::Unavailable).into())
+}
 
-    // In memory before it is committed: the follower brings it up from nothing.
-    let room = engine.rooms.admit(Room::new(room_nid, room_id.clone(), version.clone(), rules));
+/// Commits the first change of a room. It is in memory before: the follower brings it up from nothing.
+async fn commit_new(engine: &Arc<Engine>, (room, head): (Room, Head), change: Change) -> Result<OwnedRoomId, SendError> {
+    let room = engine.rooms.admit(room);
     room.view.loaded(View::new(engine.log.head().position, 0, StateMap::default(), Members::default()));
     room.head.offer(head);
-    let (engine, alias) = (Arc::clone(engine), alias.clone());
+    let engine = Arc::clone(engine);
     // A task of its own: a caller that goes away must not leave a room in memory that was not committed.
     let task = tokio::spawn(async move {
         let committed = commit_first(&engine, change).await;
         if committed.is_err() {
             engine.rooms.withdraw(&room);
         }
-        committed
+        committed.map(|()| room.id.clone())
     });
-    match task.await.map_err(|error| Error::Damaged(format!("creating a room panicked: {error}")))? {
-        Ok(()) => Ok(room_id),
-        Err(SendError::Constraint(name)) => match alias.filter(|_| name == "aliases_pkey") {
-            Some(alias) => Err(CreateRoomError::AliasInUse(alias)),
-            None => Err(Error::Damaged(format!("a new room hurts the constraint {name}")).into()),
-        },
-        Err(SendError::Decided(error)) => Err(error.into()),
-    }
+    task.await.map_err(|error| Error::Damaged(format!("creating a room panicked: {error}")))?
 }
 
 fn check(engine: &Engine, request: &Request) -> Result<(), CreateRoomError> {
@@ -222,6 +213,39 @@ impl Plan<'_> {
     fn state(&self, event_type: &str, content: CanonicalJsonObject) -> Draft {
         let sender = (self.requester.user_id.clone(), self.requester.user_nid);
         Draft::state(sender, event_type, "", content)
+    }
+
+    /// The room, and the change that makes it.
+    async fn decide(&self, drafts: &[Draft], alias: Option<&RoomAliasId>) -> Result<((Room, Head), Change), CreateRoomError> {
+        let engine = self.engine;
+        let room_nid = {
+            let mut connection = engine.db.acquire().await.map_err(Error::from)?;
+            rooms::next_nid(&mut connection).await.map_err(Error::from)?
+        };
+        let given_id = (!self.rules.authorization.room_create_event_id_as_room_id).then(|| self.random_id()).transpose()?;
+        let gathered = gather_for_new(engine, self.rules, drafts).await?;
+        let mut head = Head::of_new_room();
+        let target = Target { room_nid, room_id: given_id.as_deref(), rules: self.rules };
+        let now = engine.rooms.creation_time(engine.clock.now_ms());
+        let signer = Signer { now: MilliSecondsSinceUnixEpoch(now.try_into().unwrap_or_default()), ..signer(engine) };
+        let Decided { mut change, events, room_id } = decide(&mut head, target, signer, drafts, &gathered)?;
+        for event in events {
+            engine.events.insert(event);
+        }
+        change.new_rooms.push(NewRoom {
+            room_nid,
+            room_id: room_id.to_string(),
+            room_version: self.version.to_string(),
+            published: self.request.visibility == Visibility::Public,
+        });
+        change.aliases.extend(alias.map(|alias| Alias {
+            alias: alias.to_string(),
+            room_nid,
+            creator_nid: self.requester.user_nid,
+            created_at: engine.clock.now_ms(),
+        }));
+        let room = Room::new(room_nid, room_id, self.version.clone(), self.rules.clone());
+        Ok(((room, head), change))
     }
 
     /// The events in the order that the specification gives.

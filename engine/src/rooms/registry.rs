@@ -72,12 +72,14 @@ pub struct Rooms {
     by_nid: Mutex<HashMap<RoomNid, Arc<Room>>>,
     nids: Cache<OwnedRoomId, RoomNid>,
     clock: AtomicI64,
+    /// When the latest room was created, in milliseconds.
+    created_at: AtomicI64,
     budget: u64,
 }
 
 impl Rooms {
     pub(crate) fn new(budget: u64) -> Self {
-        Self { by_nid: Mutex::default(), nids: Cache::new(ROOM_IDS), clock: AtomicI64::new(0), budget }
+        Self { by_nid: Mutex::default(), nids: Cache::new(ROOM_IDS), clock: AtomicI64::new(0), created_at: AtomicI64::new(0), budget }
     }
 
     /// A room that is in memory.
@@ -100,6 +102,14 @@ impl Rooms {
         room
     }
 
+    /// A time for the create event of a room, near `now` (milliseconds) and given only once. Since room version 12 a
+    /// room's ID is that of its create event: two events of one user that say the same must not be of the same time.
+    pub(super) fn creation_time(&self, now: i64) -> i64 {
+        let next = |last: i64| Some(now.max(last.saturating_add(1)));
+        let last = self.created_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or(now);
+        now.max(last.saturating_add(1))
+    }
+
     /// Takes back a room that was never committed.
     pub(super) fn withdraw(&self, room: &Room) {
         self.nids.remove(&room.id);
@@ -109,6 +119,7 @@ impl Rooms {
     /// Forgets everything in memory.
     pub(crate) fn clear(&self) {
         self.by_nid.lock().clear();
+        self.nids.clear();
     }
 
     /// Drops the rooms used longest ago until the rest fits the budget. Rooms in use, or with changes under way, stay.
