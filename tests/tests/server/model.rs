@@ -1,7 +1,7 @@
 //! A client that believes nothing but its syncs, beside the server, through seeded turmoil: whatever happened and however
 //! little each sync carried, both have the same room.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use hearth_tests::{Client, Server, encoded, event_ids, public_chat, timeline};
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ impl<'a> Observer<'a> {
             let since = self.device.since();
             let sync = self.device.sync_with(&query).await.ok();
             let section = |name: &str| sync["rooms"][name].get(self.room).cloned();
-            if section("leave").is_some() {
+            if section("leave").is_some() || section("invite").is_some() {
                 self.joined = false;
             }
             let Some(joined) = section("join") else { break };
@@ -228,14 +228,8 @@ async fn turmoil(seed: u64, rounds: usize) {
         observer
             .assert_knows_the_state(&format!("seed {seed}, at last"))
             .await;
-        let seen: HashSet<_> = observer.timeline.iter().collect();
-        assert_eq!(
-            seen.len(),
-            observer.timeline.len(),
-            "seed {seed}: no event came twice"
-        );
     }
-    // Alice never left: her first sync was limited at the beginning of the room, and paging reached the rest.
+    // Alice never left: what her syncs left out, paging reached. (Bob is shown again what he saw before he left.)
     for observer in &observers[..2] {
         assert_eq!(
             observer.timeline, whole,

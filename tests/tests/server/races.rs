@@ -1,8 +1,11 @@
 //! The same thing asked by many at once, or two things that exclude each other: one outcome, and everyone sees it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::future::{join, join_all};
@@ -65,6 +68,20 @@ async fn an_alias_asked_for_by_many_rooms_at_once_goes_to_one() {
         .await
         .ok();
     assert_eq!(found["room_id"].as_str(), room.as_deref());
+}
+
+#[tokio::test]
+async fn many_rooms_of_one_user_at_once_are_as_many_rooms() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    for version in ["11", "12"] {
+        let answers =
+            join_all((0..MANY).map(|_| alice.create_room(json!({ "room_version": version })))).await;
+        let rooms: HashSet<_> = answers.into_iter().map(Answer::room_id).collect();
+        assert_eq!(rooms.len(), MANY, "version {version}");
+    }
+    let joined = alice.get("/v3/joined_rooms").await.ok();
+    assert_eq!(joined["joined_rooms"].as_array().map(Vec::len), Some(2 * MANY));
 }
 
 #[tokio::test]
