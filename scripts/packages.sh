@@ -66,6 +66,5 @@ missing_packages() {
 
 # Python's venv module, which Debian keeps apart.
 missing_test_packages() {
-    command -v git >/dev/null || printf 'git '
     python3 -c 'import ensurepip, venv' 2>/dev/null || printf 'python3 python3-venv '
 }
