@@ -36,6 +36,15 @@ impl Interner {
         }
     }
 
+    /// Forgets everything: the database may have lost what was interned last.
+    pub(crate) fn clear(&self) {
+        self.user_nids.clear();
+        self.user_ids.clear();
+        self.types.clear();
+        self.key_nids.clear();
+        self.keys.clear();
+    }
+
     /// The number of a user, given now if need be.
     pub async fn user(&self, user_id: &UserId) -> Result<UserNid, StorageError> {
         if let Some(user_nid) = self.user_nids.get(user_id) {

@@ -86,11 +86,13 @@ impl Log {
 
     /// Waits for the outcome of a queued change, and for memory to reflect it.
     pub(crate) async fn settle(&self, outcome: Outcome) -> Result<Position, CommitError> {
+        let generation = self.head().generation;
         // The committer's task answers everything that it takes; without an answer it has ended.
         let committed = outcome.await.unwrap_or(Err(CommitError::SteppedDown))?;
         let mut applied = self.applied.subscribe();
-        // Fails only when the engine is going away with its sender.
-        let _ = applied.wait_for(|head| head.position >= committed.position).await;
+        // In another generation the position may be one that was lost. Fails only when the engine is going away with
+        // its sender.
+        let _ = applied.wait_for(|head| head.position >= committed.position || head.generation > generation).await;
         Ok(committed.position)
     }
 

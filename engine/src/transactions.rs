@@ -67,6 +67,11 @@ impl Transactions {
     pub fn new() -> Self {
         Self { devices: Cache::new(DEVICES) }
     }
+
+    /// Forgets everything: the database may have lost what was done last.
+    pub fn clear(&self) {
+        self.devices.clear();
+    }
 }
 
 /// The key of a request by the parts of its path: endpoint, room, type, transaction id.

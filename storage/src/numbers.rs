@@ -85,6 +85,12 @@ impl NumberSource {
         Self { db, events: Arc::default(), states: Arc::default() }
     }
 
+    /// Gives up the blocks taken: a database that lost its end may give them out again.
+    pub async fn begin_anew(&self) {
+        self.events.lock().await.clear();
+        self.states.lock().await.clear();
+    }
+
     /// `count` fresh numbers for events.
     pub async fn events(&self, count: usize) -> Result<Vec<EventNid>> {
         let mut blocks = self.events.lock().await;

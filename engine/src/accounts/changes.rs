@@ -46,3 +46,8 @@ pub(super) async fn commit(
 pub fn invalidate(accounts: &Accounts, user_nid: UserNid) {
     accounts.invalidations.invalidate(user_nid);
 }
+
+/// Voids what this server keeps in memory about anyone.
+pub(crate) fn invalidate_all(accounts: &Accounts) {
+    accounts.invalidations.invalidate_all();
+}

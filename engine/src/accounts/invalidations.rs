@@ -42,6 +42,14 @@ impl Invalidations {
         self.slot(user_nid).fetch_max(moment, SeqCst);
     }
 
+    /// Voids everything about everyone that was read, or began to be read, before now.
+    pub(crate) fn invalidate_all(&self) {
+        let moment = self.now.fetch_add(1, SeqCst) + 1;
+        for slot in &self.last {
+            slot.fetch_max(moment, SeqCst);
+        }
+    }
+
     /// Whether what was read since `moment` about the user is still true.
     pub(crate) fn is_current(&self, user_nid: UserNid, moment: Moment) -> bool {
         self.slot(user_nid).load(SeqCst) <= moment.0

@@ -41,6 +41,7 @@ use quick_cache::sync::Cache;
 
 pub use authenticate::{AuthenticateError, Requester, Session, authenticate};
 pub use changes::invalidate;
+pub(crate) use changes::invalidate_all;
 pub use secrets::Password;
 
 use crate::Entropy;

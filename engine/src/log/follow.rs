@@ -71,8 +71,16 @@ async fn begin_generation(engine: &Engine, generation: i32) {
     engine.rooms.clear();
     engine.users.clear();
     engine.events.clear();
+    engine.transactions.clear();
+    engine.told_members.clear();
+    // Not of the log, and written by the same database that lost its end.
+    engine.interner.clear();
+    engine.numbers.begin_anew().await;
+    accounts::invalidate_all(&engine.accounts);
     engine.log.recent.reset(position);
     engine.log.set_head(LogHead { generation, position });
+    // A room that was put in memory meanwhile takes itself to be further than the log is.
+    engine.rooms.clear();
 }
 
 async fn check_silence(engine: &Arc<Engine>) {

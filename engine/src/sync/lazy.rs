@@ -32,6 +32,11 @@ impl ToldMembers {
         Self { rooms: Cache::new(ROOMS) }
     }
 
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.rooms.clear();
+    }
+
     /// Those of `members` that a device which is at `since` has not been told; they count as told by the answer at
     /// `upto` from now on. With `again`, all of them.
     pub fn untold(
