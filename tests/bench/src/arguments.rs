@@ -18,6 +18,21 @@ pub struct Arguments {
 pub enum Action {
     /// Runs scenarios against a server, each bounded in time and count.
     Run(RunArguments),
+    /// Writes the figures of several runs side by side into a page, between its marks.
+    Page(PageArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct PageArguments {
+    /// What `run --json` wrote. Runs with the same label go together; the first label is the one that aims are for.
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// What a one-row commit of bare PostgreSQL took at the time, in milliseconds.
+    #[arg(long, value_delimiter = ',')]
+    pub commit_ms: Vec<f64>,
+    /// The page.
+    #[arg(long, value_name = "FILE")]
+    pub write: PathBuf,
 }
 
 #[derive(Debug, Args)]

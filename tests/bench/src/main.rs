@@ -8,6 +8,7 @@ mod client;
 mod connection;
 mod measure;
 mod outcome;
+mod page;
 mod progress;
 mod scenarios;
 mod table;
@@ -24,7 +25,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     accounts::Accounts,
-    arguments::{Action, Arguments, RunArguments},
+    arguments::{Action, Arguments, PageArguments, RunArguments},
     connection::Origin,
     measure::{Database, Meter, Processes},
     outcome::Run,
@@ -35,6 +36,7 @@ use crate::{
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Action::Run(arguments) => run(arguments),
+        Action::Page(arguments) => page(arguments),
     };
     match done {
         Ok(code) => code,
@@ -61,6 +63,21 @@ fn run(arguments: RunArguments) -> Result<ExitCode, Box<dyn Error>> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn page(arguments: PageArguments) -> Result<ExitCode, Box<dyn Error>> {
+    let mut runs: Vec<Run> = Vec::new();
+    for path in &arguments.runs {
+        let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        runs.push(serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display()))?);
+    }
+    let written = page::write(
+        &fs::read_to_string(&arguments.write)?,
+        &runs,
+        &arguments.commit_ms,
+    )?;
+    fs::write(arguments.write, written)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn measure(arguments: RunArguments) -> Result<Run, Box<dyn Error>> {
