@@ -22,6 +22,7 @@ use crate::{
     sync::ToldMembers,
     transactions::Transactions,
     typing::Typing,
+    unread::Tallies,
     users::Users,
     waiting::Waiting,
 };
@@ -60,6 +61,7 @@ pub struct Engine {
     pub(crate) propagations: Propagations,
     pub(crate) receipt_turns: Turns,
     pub(crate) filters: Filters,
+    pub(crate) unread: Tallies,
 }
 
 /// What the engine is given of the outside.
@@ -113,6 +115,7 @@ impl Engine {
         self.rooms.drop_idle();
         self.users.clear();
         self.events.clear();
+        self.unread.clear();
     }
 
     fn new(config: Config, db: Database, signing_key: SigningKey, outside: Outside, log: Log) -> Self {
@@ -130,6 +133,7 @@ impl Engine {
             propagations: Propagations::new(),
             receipt_turns: Turns::new(),
             filters: Filters::new(),
+            unread: Tallies::new(),
             typing: Typing::new(&*entropy),
             shutdown: CancellationToken::new(),
             config,

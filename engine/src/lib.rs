@@ -29,6 +29,7 @@ pub mod tags;
 pub mod tokens;
 mod transactions;
 pub mod typing;
+pub mod unread;
 pub mod users;
 mod waiting;
 

@@ -20,10 +20,11 @@ use crate::{
     accounts::Requester,
     events::Event,
     rooms::{self, Room, RoomEntryKind},
+    users::Preferences,
 };
 
-const READ: &str = "m.read";
-const READ_PRIVATE: &str = "m.read.private";
+pub(crate) const READ: &str = "m.read";
+pub(crate) const READ_PRIVATE: &str = "m.read.private";
 const MAIN: &str = "main";
 const UNTHREADED: &str = "";
 
@@ -270,6 +271,30 @@ impl Reader<'_> {
     }
 }
 
+/// The root of the thread that an event of a room is in, by itself or by what it relates to; nothing for one that is in
+/// none, or where nobody can tell any more.
+pub(crate) async fn thread_of(
+    engine: &Engine,
+    room: &Room,
+    event: &Arc<Event>,
+) -> Result<Option<OwnedEventId>, Error> {
+    match relation_of(event) {
+        None => return Ok(None),
+        Some(relation) if relation.rel_type == "m.thread" => return Ok(Some(relation.event_id)),
+        Some(_) => {}
+    }
+    let mut connection = engine.db.acquire().await?;
+    let mut reader = Reader {
+        engine,
+        room,
+        connection: &mut connection,
+    };
+    match reader.lineage(event).await? {
+        Lineage::Thread(root) => Ok(Some(root)),
+        Lineage::Main | Lineage::Lost => Ok(None),
+    }
+}
+
 /// Which thread an event is in.
 enum Lineage {
     Main,
@@ -318,10 +343,12 @@ struct ReceiptEvent<'a> {
     event_type: &'static str,
 }
 
-/// The `m.receipt` event that tells `viewer` of receipts of one room; nothing if none is for them to see.
+/// The `m.receipt` event that tells `viewer` of receipts of one room; nothing if none is for them to see. Those of
+/// users whom they ignore are not.
 pub async fn to_event(
     engine: &Engine,
     viewer: UserNid,
+    preferences: &Preferences,
     receipts: &[Receipt],
 ) -> Result<Option<Box<RawValue>>, Error> {
     let visible: Vec<&Receipt> = receipts
@@ -335,6 +362,9 @@ pub async fn to_event(
         let Some(user_id) = user_ids.get(&receipt.user_nid) else {
             continue;
         };
+        if receipt.user_nid != viewer && preferences.ignores(user_id) {
+            continue;
+        }
         let by_user = content
             .entry(&receipt.event_id)
             .or_default()

@@ -1,4 +1,7 @@
-//! What the log says of each user: their rooms, and how new their account data is. In memory, bounded.
+//! What the log says of each user: their rooms, how new their account data is, and what of it the server goes by. In
+//! memory, bounded.
+
+mod preferences;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,9 +12,11 @@ use hearth_storage::{
 };
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use serde::Deserialize;
 
 use crate::{Engine, Error};
+pub use preferences::Preferences;
 
 /// Memberships kept in memory, of all users together.
 const BUDGET: u64 = 2_000_000;
@@ -44,6 +49,8 @@ pub struct User {
     pub newest: Position,
     /// The position of their newest account data.
     pub account_data: Position,
+    /// What of their account data the server goes by.
+    pub preferences: Arc<Preferences>,
 }
 
 #[derive(Debug, Clone)]
@@ -56,7 +63,7 @@ struct Holder {
 #[derive(Debug)]
 enum State {
     /// Entries that came while the user is being loaded.
-    Loading(Vec<(Position, MembershipChange)>, Option<Position>),
+    Loading(Vec<(Position, MembershipChange)>, Vec<(Position, AccountData)>),
     Loaded(Arc<User>, Position),
 }
 
@@ -98,8 +105,9 @@ impl Users {
     pub(crate) fn apply_account_data(&self, position: Position, data: &AccountData) {
         let Some(holder) = self.cache.get(&data.user_nid) else { return };
         match &mut *holder.state.lock() {
-            State::Loading(_, newest) => *newest = Some(position),
-            State::Loaded(user, _) => Arc::make_mut(user).account_data = position,
+            State::Loading(_, pending) => pending.push((position, data.clone())),
+            State::Loaded(user, loaded_at) if position > *loaded_at => Arc::make_mut(user).set_account_data(position, data),
+            State::Loaded(..) => {}
         }
     }
 }
@@ -122,7 +130,7 @@ fn set(user: &mut User, position: Position, change: &MembershipChange) {
 /// What the log says of a user, at least up to now.
 pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error> {
     // In the cache before the snapshot is taken: an entry that is not in the one reaches the other.
-    let fresh = || Holder { state: Arc::new(Mutex::new(State::Loading(Vec::new(), None))), weight: EMPTY_WEIGHT };
+    let fresh = || Holder { state: Arc::new(Mutex::new(State::Loading(Vec::new(), Vec::new()))), weight: EMPTY_WEIGHT };
     let holder = match engine.users.cache.get(&user_nid) {
         Some(holder) => holder,
         None => {
@@ -138,14 +146,20 @@ pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error
     let (_, loaded_at) = log::head(&mut transaction).await?;
     let stored = memberships::of_user(&mut transaction, user_nid).await?;
     let account_data = account_data::newest(&mut transaction, user_nid).await?;
+    let preferences = account_data::of_types(&mut transaction, user_nid, &Preferences::TYPES).await?;
     drop(transaction);
-    let mut user = User { rooms: HashMap::with_capacity(stored.len()), newest: Position(0), account_data };
+    let mut user = User { rooms: HashMap::with_capacity(stored.len()), account_data, ..User::default() };
+    for (position, data) in preferences {
+        user.set_account_data(position, &data);
+    }
     for row in stored {
         set(&mut user, row.position, &row.membership);
     }
     let mut state = holder.state.lock();
-    if let State::Loading(pending, newest) = &mut *state {
-        user.account_data = user.account_data.max(newest.unwrap_or_default());
+    if let State::Loading(pending, pending_data) = &mut *state {
+        for (position, data) in pending_data.iter().filter(|(position, _)| *position > loaded_at) {
+            user.set_account_data(*position, data);
+        }
         for (position, change) in pending.iter().filter(|(position, _)| *position > loaded_at) {
             set(&mut user, *position, change);
         }
@@ -162,7 +176,32 @@ pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error
     Ok(user)
 }
 
+impl UserRoom {
+    /// Whose invite it is, for an invite.
+    pub(crate) fn invited_by(&self, user_id: &UserId) -> Option<OwnedUserId> {
+        #[derive(Deserialize)]
+        struct Stripped {
+            #[serde(rename = "type")]
+            event_type: String,
+            state_key: String,
+            sender: OwnedUserId,
+        }
+        let stripped: Vec<Stripped> = serde_json::from_str(self.stripped_state.as_deref()?).ok()?;
+        let own = |event: &Stripped| event.event_type == "m.room.member" && event.state_key == user_id.as_str();
+        stripped.into_iter().rev().find(own).map(|event| event.sender)
+    }
+}
+
 impl User {
+    fn set_account_data(&mut self, position: Position, data: &AccountData) {
+        self.account_data = self.account_data.max(position);
+        if data.room_nid.is_none()
+            && let Some(preferences) = self.preferences.with(position, &data.data_type, &data.content)
+        {
+            self.preferences = Arc::new(preferences);
+        }
+    }
+
     /// The rooms in which the user has this membership.
     pub fn rooms_with(&self, membership: Membership) -> impl Iterator<Item = RoomNid> + '_ {
         self.rooms.iter().filter(move |(_, room)| room.membership == membership).map(|(room_nid, _)| *room_nid)

@@ -109,6 +109,7 @@ CREATE TABLE events (
     origin_server_ts bigint NOT NULL,
     sub integer NOT NULL DEFAULT 0,
     status smallint NOT NULL CONSTRAINT events_status_known CHECK (status BETWEEN 0 AND 3),
+    push_class smallint NOT NULL DEFAULT 0,
     event_id bytea NOT NULL CONSTRAINT events_event_id_key UNIQUE,
     pdu bytea NOT NULL,
     CONSTRAINT events_room_order_key UNIQUE (room_nid, sequence, sub)
@@ -126,6 +127,7 @@ COMMENT ON COLUMN events.state_after IS 'The state of the room after this event;
 COMMENT ON COLUMN events.origin_server_ts IS 'The time claimed by the sending server, in milliseconds.';
 COMMENT ON COLUMN events.sub IS '0 for live events; negative for events fetched later, which come before the live event of their sequence.';
 COMMENT ON COLUMN events.status IS '0 accepted, 1 soft-failed, 2 rejected, 3 outlier.';
+COMMENT ON COLUMN events.push_class IS 'What the server''s own push rules make of it. Bits: 1 notifies everyone, 2 is highlighted for everyone, 4 mentions users, 8 relates to another event, 16 is something said: no state, no reaction, no edit.';
 COMMENT ON COLUMN events.event_id IS 'Packed: a byte 3 or 4 and the 32 bytes of the hash for ids of room version 3, and 4 or newer; a byte 0 and the text otherwise.';
 COMMENT ON COLUMN events.pdu IS 'The event as federation carries it, JSON without event_id; redacted once its redaction is applied.';
 
@@ -297,7 +299,8 @@ $$;
 CREATE TYPE batch_room AS (room_nid bigint, room_id text, room_version text, published boolean);
 CREATE TYPE batch_head AS (room_nid bigint, sequence_before bigint, sequence bigint, forward_extremities bigint[], state_nid bigint);
 CREATE TYPE batch_event AS (event_nid bigint, room_nid bigint, sequence bigint, "position" bigint, type_nid bigint, key_nid bigint,
-    sender_nid bigint, state_after bigint, origin_server_ts bigint, sub integer, status smallint, event_id bytea, pdu bytea);
+    sender_nid bigint, state_after bigint, origin_server_ts bigint, sub integer, status smallint, event_id bytea, pdu bytea,
+    push_class smallint);
 CREATE TYPE batch_state AS (state_nid bigint, previous_nid bigint, depth smallint, body bytea);
 CREATE TYPE batch_state_change AS ("position" bigint, room_nid bigint, key_nid bigint, old_event_nid bigint, new_event_nid bigint);
 CREATE TYPE batch_membership AS (room_nid bigint, user_nid bigint, "position" bigint, event_nid bigint, joined_at bigint,
@@ -352,7 +355,7 @@ BEGIN
     END IF;
     IF cardinality(p_events) > 0 THEN
         INSERT INTO events (event_nid, room_nid, sequence, position, type_nid, key_nid, sender_nid, state_after,
-            origin_server_ts, sub, status, event_id, pdu)
+            origin_server_ts, sub, status, event_id, pdu, push_class)
         SELECT e.* FROM unnest(p_events) e;
     END IF;
     IF cardinality(p_transactions) > 0 THEN

@@ -33,6 +33,29 @@ pub async fn of_user(
     Ok(data.collect())
 }
 
+/// Those of some types of a user's global account data that are set, with positions, in no order.
+pub async fn of_types(
+    connection: &mut Connection,
+    user_nid: UserNid,
+    data_types: &[&str],
+) -> Result<Vec<(Position, AccountData)>> {
+    let data_types: Vec<Vec<u8>> = data_types.iter().map(|data_type| data_type.as_bytes().to_vec()).collect();
+    let rows = sqlx::query!(
+        "SELECT data_type, position, content FROM account_data
+         WHERE user_nid = $1 AND room_nid = 0 AND data_type = ANY($2)",
+        user_nid.0,
+        &data_types
+    )
+    .fetch_all(connection)
+    .await?;
+    let data = rows.into_iter().map(|row| {
+        let data =
+            AccountData { user_nid, room_nid: None, data_type: text(row.data_type), content: text(row.content) };
+        (Position(row.position), data)
+    });
+    Ok(data.collect())
+}
+
 /// The content of one type of account data.
 pub async fn find(
     connection: &mut Connection,

@@ -51,6 +51,7 @@ struct Row {
     origin_server_ts: i64,
     replaces: Option<i64>,
     pdu: Vec<u8>,
+    push_class: i16,
     redacted_by: Option<i64>,
     device_nid: Option<i64>,
     txn_id: Option<Vec<u8>>,
@@ -72,6 +73,7 @@ impl From<Row> for StoredEvent {
                 origin_server_ts: row.origin_server_ts,
                 replaces: row.replaces.map(EventNid),
                 pdu: text(row.pdu),
+                push_class: row.push_class,
                 transaction: transaction.map(|(device_nid, txn_id)| (DeviceNid(device_nid), text(txn_id))),
             },
             position: Position(row.position.unwrap_or(0)),
@@ -88,7 +90,8 @@ macro_rules! select_events {
             r#"SELECT e.event_nid AS "event_nid!", e.event_id AS "event_id!", e.room_nid AS "room_nid!",
                       e.sequence AS "sequence?", e.sub AS "sub!", e.position AS "position?", e.type_nid AS "type_nid!",
                       e.key_nid AS "key_nid?", e.sender_nid AS "sender_nid!", e.state_after AS "state_after?",
-                      e.origin_server_ts AS "origin_server_ts!", e.pdu AS "pdu!", r.redaction_nid AS "redacted_by?",
+                      e.origin_server_ts AS "origin_server_ts!", e.pdu AS "pdu!", e.push_class AS "push_class!",
+                      r.redaction_nid AS "redacted_by?",
                       t.device_nid AS "device_nid?", t.txn_id AS "txn_id?", c.old_event_nid AS "replaces?"
                FROM events e
                LEFT JOIN redactions r ON r.event_nid = e.event_nid

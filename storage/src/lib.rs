@@ -33,6 +33,7 @@ pub mod reports;
 pub mod test_database;
 pub mod tokens;
 pub mod uia_sessions;
+pub mod unread;
 pub mod users;
 
 pub use database::{Connection, Database, DatabaseOptions, Pooled, Transaction};

@@ -42,6 +42,8 @@ pub struct Event {
     pub place: Place,
     /// For a state event: the event whose place in the current state it took.
     pub replaces: Option<EventNid>,
+    /// What the server's own push rules make of it: bits of [`crate::unread::class`].
+    pub(crate) push_class: i16,
     /// The request that made it, for the device that sent it.
     pub transaction: Option<(DeviceNid, Arc<str>)>,
     /// The event that redacted it; [`Event::pdu`] is then the redacted form.
@@ -110,6 +112,7 @@ impl Event {
             state_after: stored.state_after,
             place: Place { sequence: stored.sequence, sub },
             replaces: stored.replaces,
+            push_class: stored.push_class,
             transaction: stored.transaction.clone(),
             redacted_because: None,
             pdu: Arc::clone(&stored.pdu),

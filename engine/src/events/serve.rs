@@ -178,6 +178,8 @@ pub(crate) fn redact(event: &Event, because: &Arc<Event>, rules: &RoomVersionRul
         origin_server_ts: event.origin_server_ts().0.into(),
         replaces: event.replaces,
         pdu: redacted_pdu(event, rules)?,
+        // There is nothing left to be notified of.
+        push_class: 0,
         transaction: event.transaction.clone(),
     };
     let room_id: &RoomId = &event.room_id;

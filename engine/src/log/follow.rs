@@ -71,6 +71,7 @@ async fn begin_generation(engine: &Engine, generation: i32) {
     engine.rooms.clear();
     engine.users.clear();
     engine.events.clear();
+    engine.unread.clear();
     engine.transactions.clear();
     engine.told_members.clear();
     // Not of the log, and written by the same database that lost its end.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use hearth_storage::{EventNid, KeyNid, Position, log::Membership};
+use hearth_storage::{EventNid, KeyNid, Position, UserNid, log::Membership};
 use ruma::{
     EventId, RoomId,
     api::{Direction, client::filter::RoomEventFilter},
@@ -22,6 +22,7 @@ use crate::{
     accounts::Requester,
     events::{ClientFormat, Event, excludes_room, matches},
     tokens::HistoryToken,
+    users::{self, Preferences},
 };
 
 /// An event among those around it, as it is served. Not ruma's type: that leaves out lists that are empty, and there
@@ -56,7 +57,9 @@ pub async fn context(
         Access::UntilLeft(_, left_at) => left_at.max(position),
         _ => engine.log.head().position,
     };
-    let around = Around { engine, room: &room, sight: &sight, filter, upto };
+    let user = users::load(engine, requester.user_nid).await?;
+    let viewer = (requester.user_nid, &*user.preferences);
+    let around = Around { engine, room: &room, sight: &sight, filter, viewer, upto };
     let (before, after) = around.walk(&event, limit.min(MAX_LIMIT)).await?;
 
     let mut events: Vec<Arc<Event>> = before.events.clone();
@@ -96,16 +99,17 @@ struct Around<'a> {
     room: &'a Room,
     sight: &'a Sight,
     filter: &'a RoomEventFilter,
+    viewer: (UserNid, &'a Preferences),
     upto: Position,
 }
 
 impl Around<'_> {
     /// The events before and after one, `limit` together: half of them on each side.
     async fn walk(&self, event: &Event, limit: usize) -> Result<(Walked, Walked), Error> {
-        let Self { engine, room, sight, filter, upto } = *self;
+        let Self { engine, room, sight, filter, viewer, upto } = *self;
         let mut transaction = engine.db.begin_read().await?;
         let mut side = async |direction, to, limit| {
-            let walk = Walk { engine, room, sight, filter, direction, upto };
+            let walk = Walk { engine, room, sight, filter, viewer, direction, upto };
             walk.run(&mut transaction, walk.beyond(event.place), to, limit).await
         };
         let before = side(Direction::Backward, hearth_storage::events::Place::START, limit / 2).await?;

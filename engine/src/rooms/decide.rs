@@ -30,7 +30,7 @@ use super::{
     gather::{Gathered, Names},
     head::{Extremity, Head},
 };
-use crate::{Error, SigningKey, events::Event};
+use crate::{Error, SigningKey, events::Event, unread::class};
 
 /// `type` and `state_key` may be this long, in bytes (client-server API, "Size limits").
 const MAX_KEY_BYTES: usize = 255;
@@ -167,6 +167,9 @@ impl Work<'_> {
         let room_id = self.room_id_given_by(draft, &event_id)?;
 
         let (state_after, state_changes) = self.next_state(names)?;
+        let may_notify_room = || self.may_notify_room(&draft.sender);
+        let (event_type, state_key) = (draft.event_type.to_string(), draft.state_key.as_deref());
+        let push_class = class::class_of(&event_type, state_key, &draft.content, may_notify_room)?;
         let stored = Arc::new(NewEvent {
             event_nid: names.event_nid,
             event_id: event_id.to_string(),
@@ -179,6 +182,7 @@ impl Work<'_> {
             origin_server_ts: self.signer.now.0.into(),
             replaces: state_changes.first().and_then(|change| change.old),
             pdu: pdu.into(),
+            push_class,
             transaction: draft.request.as_ref().map(|request| (request.device_nid, Arc::clone(&request.txn_id))),
         });
         let event = Arc::new(Event::parse(&stored, 0, &room_id, self.target.rules).map_err(Error::from)?);
@@ -388,6 +392,18 @@ impl Work<'_> {
         stripped.push(invite.to_stripped());
         let json = serde_json::to_string(&stripped).map_err(|error| Error::Damaged(format!("stripped state: {error}")))?;
         Ok(json.into())
+    }
+
+    /// Whether a user has the power to notify the whole room (client-server API, `sender_notification_permission`).
+    fn may_notify_room(&self, sender: &UserId) -> Result<bool, DecideError> {
+        let Some(create) = self.current(self.gathered.create_key)? else { return Ok(false) };
+        let levels = self.current(self.gathered.power_levels_key)?;
+        let needed = class::level_to_notify_room(levels.as_ref().map_or("{}", |event| event.content().get()));
+        let rules = &self.target.rules.authorization;
+        let creators = RoomCreateEvent::new(create).creators(rules).map_err(DecideError::Forbidden)?;
+        let levels = levels.map(|event| RoomPowerLevelsEvent::new(event));
+        let level = user_level(levels.as_ref(), sender, &creators, rules)?;
+        Ok(level >= UserPowerLevel::Int(needed.try_into().unwrap_or(ruma::Int::MAX)))
     }
 
     /// Whether the event redacts what it names. Room versions since 3 let such an event pass by their rules; who may

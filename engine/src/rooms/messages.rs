@@ -20,6 +20,7 @@ use crate::{
     events::{ClientFormat, Event},
     log::LogHead,
     tokens::{HistoryToken, SyncToken},
+    users,
 };
 
 /// Events on one page, at most.
@@ -85,6 +86,7 @@ pub async fn messages(
         Access::Current => head.position,
         Access::UntilLeft(_, left_at) => left_at,
     };
+    let user = users::load(engine, requester.user_nid).await?;
     let mut transaction = engine.db.begin_read().await.map_err(Error::from)?;
     let sight = visibility::load(engine, &mut transaction, &[&room], &requester.user_id, head.position).await?;
     let sight = sight.get(&room.nid).cloned().unwrap_or_default();
@@ -107,7 +109,9 @@ pub async fn messages(
         Direction::Forward => end,
     };
     let to = resolve(&mut transaction, request.to, far).await?.min(end);
-    let walk = Walk { engine, room: &room, sight: &sight, filter: request.filter, direction: request.direction, upto };
+    let (filter, direction) = (request.filter, request.direction);
+    let viewer = (requester.user_nid, &*user.preferences);
+    let walk = Walk { engine, room: &room, sight: &sight, filter, viewer, direction, upto };
     let walked = walk.run(&mut transaction, from, to, request.limit.min(MAX_LIMIT)).await?;
     drop(transaction);
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_storage::{
-    Connection, Position,
+    Connection, Position, UserNid,
     events::{self, Place, StoredEvent},
     log::Membership,
 };
@@ -15,6 +15,7 @@ use crate::{
     events::{Event, excludes_room, matches},
     log::LogHead,
     tokens::HistoryToken,
+    users::Preferences,
 };
 
 /// Rows read for one page at most: a filter that lets hardly anything through ends the page early.
@@ -45,6 +46,8 @@ pub(super) struct Walk<'a> {
     pub room: &'a Room,
     pub sight: &'a Sight,
     pub filter: &'a RoomEventFilter,
+    /// What the viewer doesn't want to hear is passed over.
+    pub viewer: (UserNid, &'a Preferences),
     pub direction: Direction,
     /// Nothing beyond this in the log.
     pub upto: Position,
@@ -91,7 +94,10 @@ impl Walk<'_> {
             for (place, position) in places {
                 // Unreadable rows were passed over.
                 let event = events.next_if(|event| event.place == place);
-                let shown = event.filter(|event| self.sight.sees(position) && matches(self.filter, event));
+                let (viewer, preferences) = self.viewer;
+                let shown = event.filter(|event| {
+                    self.sight.sees(position) && matches(self.filter, event) && !preferences.withholds(event, viewer)
+                });
                 if let Some(event) = shown {
                     if walked.events.len() == limit {
                         walked.end = Some(boundary);

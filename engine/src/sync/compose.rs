@@ -26,6 +26,7 @@ use crate::{
     receipts,
     rooms::serve,
     tokens::{HistoryToken, SyncToken},
+    unread::{Counter, Counts},
 };
 
 type LoadedEvents = HashMap<EventNid, Arc<Event>>;
@@ -40,6 +41,7 @@ pub(super) async fn compose(
     response: &mut Response,
 ) -> Result<(), Error> {
     let summaries = changed_summaries(sync, &materials).await?;
+    let mut unread = unread_of(sync, &materials).await?;
     load_members_lazily(sync, &mut materials).await?;
     let events = load_events(sync, &materials).await?;
     let viewer = serve::viewer(sync.engine, sync.requester);
@@ -51,8 +53,11 @@ pub(super) async fn compose(
         if material.span.joined_at.is_some() {
             let mut room = composer.joined(&material, typing.get(&room_nid), summaries.contains(&room_nid)).await?;
             room.account_data.events = account_data;
+            tell_unread(sync, &mut room, unread.remove(&room_nid).unwrap_or_default());
             let tell_empty = material.span.whole && sync.filter.room.timeline.limit.is_none();
-            if tell_empty || !is_quiet(&room) {
+            // What is unread changes with them, also for who doesn't want to see receipts.
+            let has_read = material.receipts.iter().any(|receipt| receipt.user_nid == sync.requester.user_nid);
+            if tell_empty || has_read || !is_quiet(&room) {
                 response.rooms.join.insert(room_id, room);
             }
         } else {
@@ -78,6 +83,22 @@ pub(super) async fn compose(
     }
     response.account_data.events = account::global(sync, &data.global);
     Ok(())
+}
+
+/// What is unread of the rooms that the user is in.
+async fn unread_of(sync: &Sync<'_>, materials: &[Material]) -> Result<HashMap<RoomNid, Counts>, Error> {
+    let joined = materials.iter().filter_map(|material| Some((Arc::clone(&material.room), material.span.joined_at?)));
+    let counter = Counter { engine: sync.engine, requester: sync.requester, user: &sync.user, upto: sync.upto() };
+    counter.count(joined.collect()).await
+}
+
+/// Threads are told apart for clients that ask for that only.
+fn tell_unread(sync: &Sync<'_>, room: &mut JoinedRoom, counts: Counts) {
+    if sync.filter.room.timeline.unread_thread_notifications {
+        (room.unread_notifications, room.unread_thread_notifications) = (counts.main, counts.threads);
+    } else {
+        room.unread_notifications = counts.total();
+    }
 }
 
 /// Nothing to tell of a room that is known to the client.
@@ -195,12 +216,13 @@ impl Composer<'_> {
         let mut ephemeral: Vec<Box<RawValue>> = Vec::new();
         if wanted("m.receipt") {
             let viewer = self.sync.requester.user_nid;
-            ephemeral.extend(receipts::to_event(self.sync.engine, viewer, &material.receipts).await?);
+            let preferences = &self.sync.user.preferences;
+            ephemeral.extend(receipts::to_event(self.sync.engine, viewer, preferences, &material.receipts).await?);
         }
         if wanted("m.typing")
             && let Some(users) = typing
         {
-            ephemeral.extend(typing::to_event(self.sync.engine, users).await?);
+            ephemeral.extend(typing::to_event(self.sync, users).await?);
         }
         room.ephemeral.events = ephemeral;
         Ok(room)

@@ -157,7 +157,6 @@ fn needs_sight(draft: &Draft) -> bool {
 
 /// The span from the room's latest entries in memory, if they reach back far enough.
 fn from_memory(sync: &Sync<'_>, view: &View, span: &Span, limit: usize) -> Option<Recent> {
-    let filter = &sync.filter.room.timeline;
     let reaches_since = view.recent_since <= span.since;
     let mut recent = Recent::default();
     for entry in &view.recent {
@@ -166,7 +165,7 @@ fn from_memory(sync: &Sync<'_>, view: &View, span: &Span, limit: usize) -> Optio
             continue;
         }
         match &entry.kind {
-            RoomEntryKind::Event(event, _) if matches(filter, event) => recent.events.push((entry.position, Arc::clone(event))),
+            RoomEntryKind::Event(event, _) if is_told(sync, event) => recent.events.push((entry.position, Arc::clone(event))),
             RoomEntryKind::Receipt(receipt) => recent.receipts.push(receipt.clone()),
             RoomEntryKind::Event(..) | RoomEntryKind::State(_) => {}
         }
@@ -202,7 +201,8 @@ async fn from_tables(
     }
     let filter = &sync.filter.room.timeline;
     // A filter may drop most rows; one more than wanted tells whether there are more.
-    let rows_wanted = if lets_all_through(filter) { limit + 1 } else { (limit + 1).max(100) };
+    let tells_all = lets_all_through(filter) && !sync.user.preferences.ignores_anybody();
+    let rows_wanted = if tells_all { limit + 1 } else { (limit + 1).max(100) };
     let rows_wanted = i64::try_from(rows_wanted).unwrap_or(i64::MAX);
     let rows = stored_events::newest_of_rooms(connection, &wanted, rows_wanted).await?;
     let positions: HashMap<EventNid, Position> = rows.iter().map(|row| (row.event.event_nid, row.position)).collect();
@@ -215,7 +215,7 @@ async fn from_tables(
     let mut by_room: HashMap<RoomNid, Recent> = HashMap::new();
     for event in events {
         let position = positions.get(&event.nid).copied().unwrap_or_default();
-        if matches(filter, &event) {
+        if is_told(sync, &event) {
             by_room.entry(event.room_nid).or_default().events.push((position, event));
         }
     }
@@ -239,6 +239,12 @@ async fn from_tables(
         draft.is_from_tables = true;
     }
     Ok(())
+}
+
+/// Whether an event of a room is for this client.
+fn is_told(sync: &Sync<'_>, event: &Event) -> bool {
+    matches(&sync.filter.room.timeline, event)
+        && !sync.user.preferences.withholds(event, sync.requester.user_nid)
 }
 
 fn lets_all_through(filter: &RoomEventFilter) -> bool {

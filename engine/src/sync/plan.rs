@@ -68,7 +68,7 @@ impl Plan {
                     self.joined.push(Span { room_nid, since, upto, whole, stateless: false, joined_at: room.joined_at });
                 }
             }
-            Membership::Invite if changed => self.invited.push(room_nid),
+            Membership::Invite if changed && !is_ignored(sync, room) => self.invited.push(room_nid),
             Membership::Knock if changed => self.knocked.push(room_nid),
             Membership::Leave | Membership::Ban => {
                 // Without being asked, a client is told of a leave once, and not of those before its first sync.
@@ -116,6 +116,13 @@ impl Span {
             span
         })
     }
+}
+
+/// Whether an invite is of one whom the user ignores (client-server API, "Ignoring Users").
+fn is_ignored(sync: &Sync<'_>, room: &UserRoom) -> bool {
+    let preferences = &sync.user.preferences;
+    let inviter = || room.invited_by(&sync.requester.user_id);
+    preferences.ignores_anybody() && inviter().is_some_and(|inviter| preferences.ignores(&inviter))
 }
 
 /// The rooms of which there may be something to tell since `since`. From memory, unless that is too long ago.

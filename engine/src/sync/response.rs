@@ -8,6 +8,8 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::unread::Count;
+
 /// An event in client format.
 pub type Event = Box<RawValue>;
 
@@ -62,6 +64,11 @@ pub struct JoinedRoom {
     pub ephemeral: Events,
     /// The user's account data for the room.
     pub account_data: Events,
+    /// What is unread of it; for a client that asks for threads, of what is in none.
+    pub unread_notifications: Count,
+    /// What is unread of its threads, by their roots.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread_thread_notifications: BTreeMap<Arc<str>, Count>,
 }
 
 /// A room that the user has left.

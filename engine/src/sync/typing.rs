@@ -30,9 +30,12 @@ pub(super) fn now(engine: &Engine) -> Ephemeral {
     Ephemeral { run: engine.typing.run(), counter: engine.typing.version() }
 }
 
-/// The `m.typing` event.
-pub(super) async fn to_event(engine: &Engine, users: &[UserNid]) -> Result<Option<Box<RawValue>>, Error> {
-    let ids = engine.interner.user_ids(users).await?;
-    let users: Vec<_> = users.iter().filter_map(|user_nid| ids.get(user_nid)).collect();
+/// The `m.typing` event, without users who are ignored.
+pub(super) async fn to_event(sync: &Sync<'_>, users: &[UserNid]) -> Result<Option<Box<RawValue>>, Error> {
+    let ids = sync.engine.interner.user_ids(users).await?;
+    let users = users.iter().filter_map(|user_nid| ids.get(user_nid));
+    let users: Vec<_> = users
+        .filter(|user_id| **user_id == sync.requester.user_id || !sync.user.preferences.ignores(user_id))
+        .collect();
     Ok(to_raw_value(&json!({ "type": "m.typing", "content": { "user_ids": users } })).ok())
 }

@@ -4,10 +4,12 @@
 mod account_data;
 mod aliases;
 mod filters;
+mod ignored_users;
 mod profiles;
 mod push_rules;
 mod receipts;
 mod typing;
+mod unread;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,6 +1,7 @@
 use hearth_engine::{
     account_data,
     receipts::{self, Marker, ReceiptError, Thread},
+    users::Preferences,
 };
 use hearth_storage::{Position, RoomNid, log::Receipt};
 use ruma::{EventId, event_id, room_id};
@@ -243,8 +244,9 @@ async fn receipts_are_told_as_the_specification_has_them() {
         receipt.unwrap().ts
     };
     let main_ts = all.iter().find(|receipt| &*receipt.thread == "main").unwrap().ts;
+    let everybody = Preferences::default();
     let told = async |viewer: &Requester| {
-        let event = receipts::to_event(engine, viewer.user_nid, &all).await.unwrap();
+        let event = receipts::to_event(engine, viewer.user_nid, &everybody, &all).await.unwrap();
         event.map(|event| serde_json::from_str::<Value>(event.get()).unwrap())
     };
     let user = bob.user_id.as_str();
@@ -270,7 +272,7 @@ async fn receipts_are_told_as_the_specification_has_them() {
         .cloned()
         .collect();
     assert!(
-        receipts::to_event(engine, alice.user_nid, &private_only)
+        receipts::to_event(engine, alice.user_nid, &everybody, &private_only)
             .await
             .unwrap()
             .is_none()
@@ -288,7 +290,7 @@ async fn of_receipts_in_one_place_that_of_the_whole_room_is_told() {
     let mut all = room.receipts().await;
     for _ in 0..2 {
         all.reverse();
-        let event = receipts::to_event(&room.server.engine, room.alice.user_nid, &all)
+        let event = receipts::to_event(&room.server.engine, room.alice.user_nid, &Preferences::default(), &all)
             .await
             .unwrap()
             .unwrap();

@@ -106,6 +106,8 @@ pub struct NewEvent {
     pub replaces: Option<EventNid>,
     /// The event as federation carries it, JSON without `event_id`.
     pub pdu: Arc<str>,
+    /// What the server's own push rules make of it, as bits that the engine gives and `events.push_class` describes.
+    pub push_class: i16,
     /// The request that made it, for the device that sent it.
     pub transaction: Option<(DeviceNid, Arc<str>)>,
 }

@@ -195,6 +195,7 @@ impl Batch {
             status: 0,
             event_id: event_ids::pack(&event.event_id),
             pdu: event.pdu.as_bytes().to_vec(),
+            push_class: event.push_class,
         });
     }
 

@@ -17,7 +17,7 @@ row!(HeadRow = "batch_head" {
 row!(EventRow = "batch_event" {
     event_nid: i64, room_nid: i64, sequence: Option<i64>, position: Option<i64>, type_nid: i64, key_nid: Option<i64>,
     sender_nid: i64, state_after: Option<i64>, origin_server_ts: i64, sub: i32, status: i16, event_id: Vec<u8>,
-    pdu: Vec<u8>,
+    pdu: Vec<u8>, push_class: i16,
 });
 row!(StateRow = "batch_state" { state_nid: i64, previous_nid: Option<i64>, depth: i16, body: Vec<u8> });
 row!(StateChangeRow = "batch_state_change" {

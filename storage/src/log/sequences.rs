@@ -96,6 +96,7 @@ mod tests {
             state_after: StateNid(1),
             origin_server_ts: 0,
             pdu: "{}".into(),
+            push_class: 0,
             transaction: None,
         };
         Fact::Event(Arc::new(event), Vec::new())

@@ -328,6 +328,7 @@ impl Room {
             state_after: StateNid::from(1),
             origin_server_ts: 1_700_000_000_000,
             pdu: "{\"content\":{\"body\":\"hello\"}}".into(),
+            push_class: 0,
             transaction: None,
         }
     }
