@@ -11,6 +11,7 @@ mod profile;
 mod push;
 mod read_marker;
 mod receipt;
+mod relation;
 mod reporting;
 mod requests;
 mod tag;

@@ -14,7 +14,7 @@ use ruma::api::client::{
     tag::get_tags,
 };
 
-use crate::{account, account_data, admin_register, alias, device, filter, message, profile, push, read_marker, receipt, register, reporting, room, server_information, session, state, sync, tag, typing};
+use crate::{account, account_data, admin_register, alias, device, filter, message, profile, push, read_marker, receipt, register, relation, reporting, room, server_information, session, state, sync, tag, typing};
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
 pub fn routes() -> Router<Arc<Engine>> {
@@ -70,6 +70,10 @@ fn rooms() -> Router<Arc<Engine>> {
         .ruma(message::get_message_events)
         .ruma(message::get_room_event)
         .ruma_paths::<get_context::v3::Request, _, _>(message::get_context)
+        .ruma(relation::get_relating_events)
+        .ruma(relation::get_relating_events_with_rel_type)
+        .ruma(relation::get_relating_events_with_rel_type_and_event_type)
+        .ruma(relation::get_threads)
         .ruma_paths::<sync_events::v3::Request, _, _>(sync::sync_events)
         .ruma(state::send_state_event)
         .ruma(state::get_state_event_for_key)

@@ -197,6 +197,32 @@ COMMENT ON COLUMN redactions.redaction_nid IS 'The event that redacted it first.
 COMMENT ON COLUMN redactions.position IS 'The position in the log: that of the redacting event, or a later one where the redacted event came after it.';
 COMMENT ON COLUMN redactions.pruned IS 'events.pdu holds the redacted form by now.';
 
+CREATE TABLE relations (
+    event_nid bigint CONSTRAINT relations_pkey PRIMARY KEY,
+    room_nid bigint NOT NULL,
+    sequence bigint NOT NULL,
+    position bigint NOT NULL,
+    sender_nid bigint NOT NULL,
+    type_nid bigint NOT NULL,
+    sub integer NOT NULL DEFAULT 0,
+    is_edit boolean NOT NULL,
+    rel_type bytea NOT NULL,
+    parent_id bytea NOT NULL
+);
+CREATE INDEX relations_parent_idx ON relations (room_nid, parent_id, rel_type, sequence, sub) INCLUDE (position, sender_nid);
+CREATE INDEX relations_threads_idx ON relations (room_nid, sequence, sub) WHERE rel_type = 'm.thread';
+COMMENT ON TABLE relations IS 'Events that say by a rel_type how they relate to another of their room. A redacted event says nothing any more.';
+COMMENT ON COLUMN relations.event_nid IS 'The event: the child.';
+COMMENT ON COLUMN relations.room_nid IS 'The room of the child.';
+COMMENT ON COLUMN relations.sequence IS 'With sub, the place of the child in the order of the room.';
+COMMENT ON COLUMN relations.position IS 'The position of the child in the log; 0 for one that was fetched later.';
+COMMENT ON COLUMN relations.sender_nid IS 'The sender of the child.';
+COMMENT ON COLUMN relations.type_nid IS 'The event type of the child.';
+COMMENT ON COLUMN relations.sub IS 'See sequence.';
+COMMENT ON COLUMN relations.is_edit IS 'The child is no state event and has, or if it is encrypted may have, a new content for its parent.';
+COMMENT ON COLUMN relations.rel_type IS 'm.thread, m.replace, m.reference, m.annotation, …, UTF-8; bytes because a remote server may put U+0000 in it.';
+COMMENT ON COLUMN relations.parent_id IS 'The ID of the parent, packed as in events; it need not be known here, or be in the same room.';
+
 CREATE TABLE client_transactions (
     device_nid bigint NOT NULL,
     request_key bytea NOT NULL,
@@ -311,6 +337,8 @@ CREATE TYPE batch_receipt AS (room_nid bigint, user_nid bigint, receipt_type tex
 CREATE TYPE batch_account_data AS (user_nid bigint, room_nid bigint, data_type bytea, "position" bigint, content bytea);
 CREATE TYPE batch_account_change AS (user_nid bigint, "position" bigint);
 CREATE TYPE batch_alias AS (alias text, room_nid bigint, creator_nid bigint, created_at bigint);
+CREATE TYPE batch_relation AS (event_nid bigint, room_nid bigint, sequence bigint, "position" bigint, sender_nid bigint,
+    type_nid bigint, is_edit boolean, rel_type bytea, parent_id bytea);
 
 -- One batch of the committer, in one statement and so one transaction. The fence comes first: a committer that was
 -- replaced, or that is behind, changes nothing.
@@ -319,7 +347,8 @@ CREATE FUNCTION commit_batch(
     p_rooms batch_room[], p_heads batch_head[], p_events batch_event[], p_states batch_state[],
     p_state_changes batch_state_change[], p_memberships batch_membership[], p_redactions batch_redaction[],
     p_transactions batch_transaction[], p_receipts batch_receipt[], p_account_data batch_account_data[],
-    p_account_changes batch_account_change[], p_aliases batch_alias[]
+    p_account_changes batch_account_change[], p_aliases batch_alias[],
+    p_relations batch_relation[]
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     begun bigint;
@@ -376,9 +405,15 @@ BEGIN
                 THEN coalesce(excluded.joined_at, old.joined_at, excluded.position) END,
             forgotten = excluded.forgotten, stripped_state = excluded.stripped_state;
     END IF;
+    IF cardinality(p_relations) > 0 THEN
+        INSERT INTO relations (event_nid, room_nid, sequence, position, sender_nid, type_nid, is_edit, rel_type, parent_id)
+        SELECT r.* FROM unnest(p_relations) r;
+    END IF;
     IF cardinality(p_redactions) > 0 THEN
         INSERT INTO redactions (event_nid, redaction_nid, position) SELECT r.* FROM unnest(p_redactions) r
         ON CONFLICT ON CONSTRAINT redactions_pkey DO NOTHING;
+        -- After the relations, which may be of the same batch.
+        DELETE FROM relations USING unnest(p_redactions) r WHERE relations.event_nid = r.event_nid;
     END IF;
     IF cardinality(p_receipts) > 0 THEN
         INSERT INTO receipts (room_nid, user_nid, receipt_type, thread, event_id, position, ts)

@@ -28,6 +28,7 @@ pub mod private_postgres;
 pub mod profiles;
 pub mod states;
 pub mod registration_nonces;
+pub mod relations;
 pub mod reports;
 #[cfg(feature = "test-database")]
 pub mod test_database;

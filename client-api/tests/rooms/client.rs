@@ -123,6 +123,23 @@ impl Client {
         self.say(room_id, json!({ "msgtype": "m.text", "body": text })).await
     }
 
+    /// Sends a message that relates to another; its ID.
+    pub async fn relate(&self, room_id: &str, rel_type: &str, parent: &str, text: &str) -> String {
+        let mut content = json!({
+            "msgtype": "m.text", "body": text, "m.relates_to": { "rel_type": rel_type, "event_id": parent },
+        });
+        if rel_type == "m.replace" {
+            content["m.new_content"] = json!({ "msgtype": "m.text", "body": text });
+        }
+        self.say(room_id, content).await
+    }
+
+    /// Ignores a user.
+    pub async fn ignore(&self, user_id: &str) {
+        let path = format!("/user/{}/account_data/m.ignored_user_list", self.user_id);
+        self.put(&path, json!({ "ignored_users": { user_id: {} } })).await.ok();
+    }
+
     pub async fn set_state(&self, room_id: &str, event_type: &str, content: Value) -> String {
         let set = self.put(&format!("/rooms/{room_id}/state/{event_type}/"), content).await.ok();
         set["event_id"].as_str().unwrap().to_owned()
@@ -131,6 +148,11 @@ impl Client {
     pub async fn redact(&self, room_id: &str, event_id: &str) {
         self.put(&format!("/rooms/{room_id}/redact/{event_id}/{event_id}"), json!({})).await.ok();
     }
+}
+
+/// A path of v1.
+pub fn v1(path: &str) -> String {
+    format!("/_matrix/client/v1{path}")
 }
 
 /// JSON as a query parameter.

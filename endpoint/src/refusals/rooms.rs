@@ -65,6 +65,7 @@ impl From<ReadError> for MatrixError {
         match error {
             ReadError::NotMember => Self::forbidden("You are not in this room, and were not in it before."),
             ReadError::NotFound => Self::not_found("There is no such event in this room, or you may not see it."),
+            ReadError::NoLimit => Self::invalid_param("`limit` is greater than zero."),
             ReadError::BadToken(error) => Self::invalid_param(error.to_string()),
             ReadError::Failed(error) => error.into(),
         }

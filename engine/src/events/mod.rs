@@ -2,6 +2,7 @@
 
 mod load;
 mod matching;
+mod relation;
 mod serve;
 
 use std::sync::{Arc, OnceLock};
@@ -16,7 +17,7 @@ use serde_json::value::RawValue;
 
 pub(crate) use load::{EventStore, InRoom, stored_redacted_form};
 pub(crate) use matching::{excludes_room, glob, matches};
-pub(crate) use serve::redact;
+pub(crate) use serve::{redact, without_content};
 pub use serve::{ClientFormat, Viewer};
 
 /// An event of a room, as everything in this crate sees it.

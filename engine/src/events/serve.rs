@@ -62,6 +62,8 @@ struct Unsigned<'a> {
     redacted_because: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction_id: Option<&'a str>,
+    #[serde(rename = "m.relations", skip_serializing_if = "Option::is_none")]
+    relations: Option<&'a RawValue>,
 }
 
 /// The four fields of a stripped state event (client-server API, "Stripped state").
@@ -76,13 +78,14 @@ struct Stripped<'a> {
 
 impl Event {
     /// The event in client format. `replaced` is the state event that this one replaced, for `prev_content`;
-    /// `membership` is that of the viewer at the event.
+    /// `membership` is that of the viewer at the event; `relations` is what is bundled with it, `m.relations`.
     pub fn to_client(
         &self,
         format: ClientFormat,
         viewer: &Viewer,
         replaced: Option<&Event>,
         membership: Option<&str>,
+        relations: Option<Box<RawValue>>,
     ) -> Box<RawValue> {
         let transaction_id = self
             .transaction
@@ -95,8 +98,9 @@ impl Event {
             membership,
             prev_content: replaced.map(Event::content),
             replaces_state: replaced.map(|event| event.event_id.as_str()),
-            redacted_because: self.redacted_because.as_ref().map(|redaction| redaction.to_client(format, viewer, None, None)),
+            redacted_because: self.redacted_because.as_ref().map(|redaction| redaction.to_client(format, viewer, None, None, None)),
             transaction_id,
+            relations: relations.as_deref(),
         };
         let common = self.client_json.get_or_init(|| self.common_json());
         let mut json = String::with_capacity(common.len() + 160);
@@ -166,6 +170,12 @@ pub(super) fn redacted_pdu(event: &Event, rules: &RoomVersionRules) -> Result<Ar
 
 /// The redacted form of `event`, redacted by `because`.
 pub(crate) fn redact(event: &Event, because: &Arc<Event>, rules: &RoomVersionRules) -> Result<Event, ParseError> {
+    let redacted = without_content(event, rules)?;
+    Ok(Event { redacted_because: Some(Arc::clone(because)), ..redacted })
+}
+
+/// The redacted form of `event`, for who is not to see what it says.
+pub(crate) fn without_content(event: &Event, rules: &RoomVersionRules) -> Result<Event, ParseError> {
     let stored = NewEvent {
         event_nid: event.nid,
         event_id: event.event_id.to_string(),
@@ -183,7 +193,5 @@ pub(crate) fn redact(event: &Event, because: &Arc<Event>, rules: &RoomVersionRul
         transaction: event.transaction.clone(),
     };
     let room_id: &RoomId = &event.room_id;
-    let mut redacted = Event::parse(&stored, event.place.sub, room_id, rules)?;
-    redacted.redacted_because = Some(Arc::clone(because));
-    Ok(redacted)
+    Event::parse(&stored, event.place.sub, room_id, rules)
 }

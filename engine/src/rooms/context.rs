@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use hearth_storage::{EventNid, KeyNid, Position, UserNid, log::Membership};
+use hearth_storage::{EventNid, KeyNid, Position, UserNid};
 use ruma::{
     EventId, RoomId,
     api::{Direction, client::filter::RoomEventFilter},
@@ -71,7 +71,8 @@ pub async fn context(
     };
     let last = after.events.last().unwrap_or(&event);
     let state = state_at(engine, &room, last, &events, filter).await?;
-    let mut served = serve_all(engine, &room, requester, &events, membership).await?;
+    let shown = (&sight, engine.log.head().position);
+    let mut served = serve::with_relations(engine, &room, &events, requester, shown, membership).await?;
     let events_after = served.split_off(before.events.len() + 1);
     let event = served.pop().ok_or(ReadError::NotFound)?;
     Ok(Context {
@@ -80,18 +81,8 @@ pub async fn context(
         events_before: served,
         event,
         events_after,
-        state: serve_all(engine, &room, requester, &state, |_| None).await?,
+        state: serve::to_client(engine, &room, &state, requester, ClientFormat::WithRoomId, |_| None).await?,
     })
-}
-
-async fn serve_all(
-    engine: &Engine,
-    room: &Room,
-    requester: &Requester,
-    events: &[Arc<Event>],
-    membership: impl Fn(&Event) -> Option<Membership>,
-) -> Result<Vec<Box<RawValue>>, Error> {
-    serve::to_client(engine, room, events, requester, ClientFormat::WithRoomId, membership).await
 }
 
 struct Around<'a> {

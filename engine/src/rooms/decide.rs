@@ -8,7 +8,8 @@ use std::{
 use hearth_storage::{
     EventNid, KeyNid, RoomNid, StateNid,
     log::{
-        Change, ClientTransaction, Fact, HeadMove, Membership, MembershipChange, NewEvent, NewState, Redaction, StateChange,
+        Change, ClientTransaction, Fact, HeadMove, Membership, MembershipChange, NewEvent, NewState, Redaction, Relation,
+        StateChange,
     },
     states,
 };
@@ -197,6 +198,12 @@ impl Work<'_> {
         }
         self.sequence += 1;
         self.extremities = vec![Extremity { nid: event.nid, event_id, depth }];
+        self.change.relations.extend(event.relation().map(|relation| Relation {
+            event_nid: event.nid,
+            rel_type: relation.rel_type.into(),
+            parent_id: relation.parent_id.as_str().into(),
+            is_edit: relation.is_edit,
+        }));
         self.change.facts.push(Fact::Event(stored, state_changes));
         self.change.facts.extend(membership.map(Fact::Membership));
         self.change.facts.extend(redaction.map(Fact::Redaction));

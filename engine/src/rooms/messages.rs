@@ -35,6 +35,9 @@ pub enum ReadError {
     /// The room has no such event or state, or the user may not see it.
     #[error("there is no such event in this room, or you may not see it")]
     NotFound,
+    /// Nothing was asked for.
+    #[error("a page has room for one at least")]
+    NoLimit,
     /// This is none of our tokens.
     #[error("{0}")]
     BadToken(#[from] crate::tokens::BadToken),
@@ -121,8 +124,8 @@ pub async fn messages(
         None => HistoryToken::Place(from),
     };
     let membership = |event: &Event| walked.membership_at(&sight, event);
-    let format = ClientFormat::WithRoomId;
-    let chunk = serve::to_client(engine, &room, &walked.events, requester, format, membership).await?;
+    let shown = (&sight, head.position);
+    let chunk = serve::with_relations(engine, &room, &walked.events, requester, shown, membership).await?;
     let state = match request.filter.lazy_load_options.is_disabled() {
         false => senders(engine, &room, &walked.events, requester).await?,
         true => Vec::new(),
@@ -160,7 +163,8 @@ pub async fn event(
 ) -> Result<Box<RawValue>, ReadError> {
     let (room, event, sight, position) = seen_event(engine, requester, room_id, event_id).await?;
     let membership = |_: &Event| sight.membership_at(position);
-    let served = serve::to_client(engine, &room, &[event], requester, ClientFormat::WithRoomId, membership).await?;
+    let shown = (&sight, engine.log.head().position);
+    let served = serve::with_relations(engine, &room, &[event], requester, shown, membership).await?;
     served.into_iter().next().ok_or(ReadError::NotFound)
 }
 

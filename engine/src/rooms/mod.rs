@@ -1,5 +1,6 @@
 //! Rooms: their heads in memory, what is decided on them, and what is read of them.
 
+pub(crate) mod aggregations;
 mod commit;
 pub mod context;
 pub mod create;
@@ -14,6 +15,7 @@ pub mod messages;
 mod prune;
 pub mod read;
 mod registry;
+pub mod relations;
 mod restricted;
 pub mod send;
 pub(crate) mod serve;

@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use hearth_storage::{EventNid, log::Membership};
+use hearth_storage::{EventNid, Position, log::Membership};
 use serde_json::value::RawValue;
 
-use super::{Room, read};
+use super::{Room, aggregations::Bundles, read, visibility::Sight};
 use crate::{
     Engine, Error,
     accounts::Requester,
@@ -21,7 +21,7 @@ pub(crate) async fn replaced(
     read::events(engine, room, events.iter().filter_map(|event| event.replaces)).await
 }
 
-/// `events` in client format, for `requester`.
+/// State events in client format, for `requester`.
 pub(crate) async fn to_client(
     engine: &Engine,
     room: &Room,
@@ -35,7 +35,29 @@ pub(crate) async fn to_client(
     let served = events.iter().map(|event| {
         let old = event.replaces.and_then(|event_nid| replaced.get(&event_nid));
         let membership = membership(event).map(name_of);
-        event.to_client(format, &viewer, old.map(|old| &**old), membership)
+        event.to_client(format, &viewer, old.map(|old| &**old), membership, None)
+    });
+    Ok(served.collect())
+}
+
+/// Events of a timeline in client format, for `requester`, with what their children come to: those that `sight` lets be
+/// seen of the log up to a position.
+pub(crate) async fn with_relations(
+    engine: &Engine,
+    room: &Room,
+    events: &[Arc<Event>],
+    requester: &Requester,
+    (sight, upto): (&Sight, Position),
+    membership: impl Fn(&Event) -> Option<Membership>,
+) -> Result<Vec<Box<RawValue>>, Error> {
+    let replaced = replaced(engine, room, events).await?;
+    let ranges: Vec<_> = sight.ranges(upto).into_iter().map(|(from, to)| (room.nid, from, to)).collect();
+    let bundles = Bundles::load(engine, requester.user_nid, &ranges, &Bundles::parents(events), |_| Some(room.in_room())).await?;
+    let (format, viewer) = (ClientFormat::WithRoomId, viewer(engine, requester));
+    let served = events.iter().map(|event| {
+        let old = event.replaces.and_then(|event_nid| replaced.get(&event_nid));
+        let relations = bundles.of(event, format, &viewer);
+        event.to_client(format, &viewer, old.map(|old| &**old), membership(event).map(name_of), relations)
     });
     Ok(served.collect())
 }

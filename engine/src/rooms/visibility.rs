@@ -77,6 +77,26 @@ impl Sight {
         self.sees_as(position, position, position) || self.sees_as(before, before, position)
     }
 
+    /// The ranges of the log up to `upto` of which the user sees the events, both ends included.
+    pub fn ranges(&self, upto: Position) -> Vec<(Position, Position)> {
+        let visibility = self.visibility.iter().map(|(position, _)| position.0);
+        let changes = visibility.chain(self.membership.iter().map(|(position, _)| position.0));
+        // What is seen is the same from one change to the next, but for the events that make the changes.
+        let mut starts: Vec<i64> =
+            changes.flat_map(|position| [position, position + 1]).chain([0]).filter(|start| *start <= upto.0).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let ends = starts.iter().skip(1).map(|next| next - 1).chain([upto.0]);
+        let mut ranges: Vec<(Position, Position)> = Vec::new();
+        for (start, end) in starts.iter().zip(ends).filter(|(start, _)| self.sees(Position(**start))) {
+            match ranges.last_mut() {
+                Some((_, last)) if last.0 + 1 == *start => *last = Position(end),
+                _ => ranges.push((Position(*start), Position(end))),
+            }
+        }
+        ranges
+    }
+
     fn sees_as(&self, visibility_at: Position, membership_at: Position, event: Position) -> bool {
         let membership = at(&self.membership, membership_at);
         let visibility = at(&self.visibility, visibility_at).unwrap_or(HistoryVisibility::Shared);
@@ -179,6 +199,25 @@ mod tests {
 
     fn seen(sight: &Sight, positions: std::ops::RangeInclusive<i64>) -> Vec<i64> {
         positions.filter(|position| sight.sees(Position(*position))).collect()
+    }
+
+    #[test]
+    fn ranges_hold_what_is_seen_and_nothing_else() {
+        use HistoryVisibility::{Invited, Joined, Shared, WorldReadable};
+        let sights = [
+            sight(&[], &[]),
+            sight(&[(2, Shared)], &[(5, Membership::Join), (8, Membership::Leave)]),
+            sight(&[(2, Joined)], &[(4, Membership::Invite), (6, Membership::Join)]),
+            sight(&[(1, Invited)], &[(4, Membership::Invite), (6, Membership::Leave)]),
+            sight(&[(1, WorldReadable), (5, Shared), (7, Joined)], &[(9, Membership::Join)]),
+            sight(&[(3, Joined), (6, WorldReadable)], &[(1, Membership::Join), (2, Membership::Ban)]),
+        ];
+        for sight in sights {
+            let ranges = sight.ranges(Position(10));
+            let within = |position| ranges.iter().any(|(from, to)| from.0 <= position && position <= to.0);
+            assert_eq!((0..=12).filter(|position| within(*position)).collect::<Vec<_>>(), seen(&sight, 0..=10), "{sight:?}");
+            assert!(ranges.windows(2).all(|pair| pair[0].1.0 + 1 < pair[1].0.0), "{ranges:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use hearth_storage::{EventNid, KeyNid, RoomNid, UserNid, events::Place, log::Membership};
+use hearth_storage::{EventNid, KeyNid, Position, RoomNid, UserNid, events::Place, log::Membership};
 use ruma::{
     OwnedRoomId,
     api::client::filter::{LazyLoadOptions, RoomEventFilter},
@@ -24,7 +24,7 @@ use crate::{
     Error,
     events::{ClientFormat, Event, Viewer, glob, matches},
     receipts,
-    rooms::serve,
+    rooms::{Room, aggregations::Bundles, serve},
     tokens::{HistoryToken, SyncToken},
     unread::{Counter, Counts},
 };
@@ -45,7 +45,8 @@ pub(super) async fn compose(
     load_members_lazily(sync, &mut materials).await?;
     let events = load_events(sync, &materials).await?;
     let viewer = serve::viewer(sync.engine, sync.requester);
-    let composer = Composer { sync, events, viewer };
+    let bundles = bundle(sync, &materials).await?;
+    let composer = Composer { sync, events, bundles, viewer };
     for material in materials {
         let room_nid = material.room.nid;
         let account_data = account::of_room(sync, &data.by_room.remove(&room_nid).unwrap_or_default());
@@ -193,9 +194,26 @@ async fn load_events(sync: &Sync<'_>, materials: &[Material]) -> Result<LoadedEv
     Ok(events)
 }
 
+/// What is bundled with the events of limited timelines: who was told of all events before knows their children.
+async fn bundle(sync: &Sync<'_>, materials: &[Material]) -> Result<Bundles, Error> {
+    let mut sight: Vec<(RoomNid, Position, Position)> = Vec::new();
+    let mut parents = Vec::new();
+    let mut rooms: HashMap<RoomNid, Arc<Room>> = HashMap::new();
+    for Material { room, span, events, sight: seen, .. } in materials.iter().filter(|material| material.limited) {
+        // Who was in the room all the time sees what came after the first of these events.
+        let ranges = seen.as_ref().map_or_else(|| vec![(Position(0), span.upto)], |seen| seen.ranges(span.upto));
+        sight.extend(ranges.into_iter().map(|(from, to)| (room.nid, from, to)));
+        parents.extend(Bundles::parents(events.iter().map(|(_, event)| event)));
+        rooms.insert(room.nid, Arc::clone(room));
+    }
+    let room_of = |room_nid| Some(rooms.get(&room_nid)?.in_room());
+    Bundles::load(sync.engine, sync.requester.user_nid, &sight, &parents, room_of).await
+}
+
 struct Composer<'a> {
     sync: &'a Sync<'a>,
     events: LoadedEvents,
+    bundles: Bundles,
     viewer: Viewer,
 }
 
@@ -250,7 +268,7 @@ impl Composer<'_> {
                 Some(sight) => sight.membership_at(*position),
                 None => Some(Membership::Join),
             };
-            self.serve(event, membership)
+            self.serve(event, membership, self.bundles.of(event, ClientFormat::Sync, &self.viewer))
         });
         timeline.events = served.collect();
         timeline
@@ -261,12 +279,13 @@ impl Composer<'_> {
         let excluded = crate::events::excludes_room(filter, &material.room.id);
         let told = material.state.values().filter(|_| !excluded).flatten();
         let events = told.filter_map(|event_nid| self.events.get(event_nid)).filter(|event| matches(filter, event));
-        let state = Events { events: events.map(|event| self.serve(event, None)).collect() };
+        let state = Events { events: events.map(|event| self.serve(event, None, None)).collect() };
         if self.sync.use_state_after { State::After(state) } else { State::Before(state) }
     }
 
-    fn serve(&self, event: &Event, membership: Option<Membership>) -> Box<RawValue> {
+    fn serve(&self, event: &Event, membership: Option<Membership>, relations: Option<Box<RawValue>>) -> Box<RawValue> {
         let replaced = event.replaces.and_then(|event_nid| self.events.get(&event_nid));
-        event.to_client(ClientFormat::Sync, &self.viewer, replaced.map(|event| &**event), membership.map(serve::name_of))
+        let (replaced, membership) = (replaced.map(|event| &**event), membership.map(serve::name_of));
+        event.to_client(ClientFormat::Sync, &self.viewer, replaced, membership, relations)
     }
 }

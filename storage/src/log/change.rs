@@ -17,6 +17,8 @@ pub struct Change {
     pub facts: Vec<Fact>,
     /// Aliases made by it.
     pub aliases: Vec<Alias>,
+    /// How its events relate to others.
+    pub relations: Vec<Relation>,
     /// The requests that its events answer.
     pub transactions: Vec<ClientTransaction>,
 }
@@ -195,6 +197,19 @@ pub struct Redaction {
     pub event_nid: EventNid,
     /// The event that redacted it.
     pub redaction_nid: EventNid,
+}
+
+/// What an event of the change says by a `rel_type`: that it relates to another.
+#[derive(Debug, Clone)]
+pub struct Relation {
+    /// The event: the child.
+    pub event_nid: EventNid,
+    /// How it relates, at most 255 bytes.
+    pub rel_type: Box<str>,
+    /// The event it relates to: the parent, which need not be known.
+    pub parent_id: Box<str>,
+    /// The child is no state event and has, or if it is encrypted may have, a new content for its parent.
+    pub is_edit: bool,
 }
 
 /// A receipt.

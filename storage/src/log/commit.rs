@@ -3,11 +3,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    change::{Change, Fact, HeadMove, Membership, MembershipChange, NewEvent, StateChange},
+    change::{Change, Fact, HeadMove, Membership, MembershipChange, NewEvent, Relation, StateChange},
     fence::Fence,
     rows::{
-        AccountChangeRow, AccountDataRow, AliasRow, EventRow, HeadRow, MembershipRow, ReceiptRow, RedactionRow, RoomRow,
-        StateChangeRow, StateRow, TransactionRow,
+        AccountChangeRow, AccountDataRow, AliasRow, EventRow, HeadRow, MembershipRow, ReceiptRow, RedactionRow,
+        RelationRow, RoomRow, StateChangeRow, StateRow, TransactionRow,
     },
     tail::{Entry, EntryKind},
 };
@@ -35,6 +35,7 @@ pub(super) struct Batch {
     account_changes: HashMap<i64, AccountChangeRow>,
     transactions: Vec<TransactionRow>,
     aliases: Vec<AliasRow>,
+    relations: Vec<RelationRow>,
 }
 
 impl Batch {
@@ -74,10 +75,15 @@ impl Batch {
             depth: state.depth,
             body: state.body.clone(),
         }));
-        let mut cause = None;
+        let (mut cause, first_event) = (None, self.events.len());
         for fact in &change.facts {
             cause = self.add_fact(fact, cause);
         }
+        let relations = change.relations.iter().filter_map(|relation| {
+            let event = self.events[first_event..].iter().find(|event| event.event_nid == relation.event_nid.0)?;
+            Some(relation_row(relation, event))
+        });
+        self.relations.extend(relations);
         self.aliases.extend(change.aliases.iter().map(|alias| AliasRow {
             alias: alias.alias.clone(),
             room_nid: alias.room_nid.0,
@@ -243,7 +249,7 @@ impl Batch {
         let account_data: Vec<&AccountDataRow> = self.account_data.values().collect();
         let account_changes: Vec<&AccountChangeRow> = self.account_changes.values().collect();
         sqlx::query!(
-            "SELECT commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+            "SELECT commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
             fence.generation,
             fence.epoch,
             fence.session,
@@ -261,9 +267,24 @@ impl Batch {
             &account_data as _,
             &account_changes as _,
             &self.aliases as _,
+            &self.relations as _,
         )
         .execute(connection)
         .await?;
         Ok(())
+    }
+}
+
+fn relation_row(relation: &Relation, event: &EventRow) -> RelationRow {
+    RelationRow {
+        event_nid: event.event_nid,
+        room_nid: event.room_nid,
+        sequence: event.sequence.unwrap_or(0),
+        position: event.position.unwrap_or(0),
+        sender_nid: event.sender_nid,
+        type_nid: event.type_nid,
+        is_edit: relation.is_edit,
+        rel_type: relation.rel_type.as_bytes().to_vec(),
+        parent_id: event_ids::pack(&relation.parent_id),
     }
 }

@@ -38,4 +38,8 @@ row!(AccountDataRow = "batch_account_data" {
     user_nid: i64, room_nid: i64, data_type: Vec<u8>, position: i64, content: Vec<u8>,
 });
 row!(AccountChangeRow = "batch_account_change" { user_nid: i64, position: i64 });
+row!(RelationRow = "batch_relation" {
+    event_nid: i64, room_nid: i64, sequence: i64, position: i64, sender_nid: i64, type_nid: i64, is_edit: bool,
+    rel_type: Vec<u8>, parent_id: Vec<u8>,
+});
 row!(AliasRow = "batch_alias" { alias: String, room_nid: i64, creator_nid: i64, created_at: i64 });

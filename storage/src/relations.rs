@@ -1,0 +1,260 @@
+//! How events relate to others: the children of an event, threads, and what children come to together.
+
+use crate::{Connection, EventNid, Position, Result, RoomNid, TypeNid, UserNid, event_ids, events::Place};
+
+/// What a reader may be shown of the children of events.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a> {
+    /// The reader.
+    pub user_nid: UserNid,
+    /// The users whose children are passed over.
+    pub ignored: &'a [String],
+    /// The ranges of the log that they may see, without overlap, both ends included.
+    pub sight: &'a [(RoomNid, Position, Position)],
+}
+
+/// What the children of an event come to.
+#[derive(Debug, Clone)]
+pub struct Aggregate {
+    /// The event.
+    pub parent_nid: EventNid,
+    /// Its latest edit that counts.
+    pub edit: Option<EventNid>,
+    /// The thread that begins with it.
+    pub thread: Option<Thread>,
+    /// The IDs of the events that refer to it, in order.
+    pub references: Vec<String>,
+}
+
+/// A thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Thread {
+    /// How many events are in it, its root not counted.
+    pub count: i64,
+    /// The last of them.
+    pub latest: EventNid,
+    /// Whether the reader sent any of them.
+    pub participated: bool,
+}
+
+/// The ranges of a [`Reader`] as arrays.
+struct Sight {
+    rooms: Vec<i64>,
+    low: Vec<i64>,
+    high: Vec<i64>,
+}
+
+impl Sight {
+    fn of(reader: &Reader<'_>) -> Self {
+        Self {
+            rooms: reader.sight.iter().map(|range| range.0.0).collect(),
+            low: reader.sight.iter().map(|range| range.1.0).collect(),
+            high: reader.sight.iter().map(|range| range.2.0).collect(),
+        }
+    }
+}
+
+/// What the children of each of `parents` come to, with one query; events without children that count are left out.
+///
+/// Rules are those of the client-server API: an edit is by the sender of the original, of its type, the latest by
+/// `origin_server_ts` and then by ID, and not of an edit; a thread does not begin in the middle of a relation.
+pub async fn aggregates(
+    connection: &mut Connection,
+    parents: &[EventNid],
+    reader: Reader<'_>,
+) -> Result<Vec<Aggregate>> {
+    let nids: Vec<i64> = parents.iter().map(|nid| nid.0).collect();
+    let Sight { rooms, low, high } = Sight::of(&reader);
+    let rows = sqlx::query!(
+        r#"WITH sight AS MATERIALIZED (
+               SELECT s.* FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS s (room_nid, low, high)
+           )
+           SELECT p.event_nid AS "parent_nid!", edit.event_nid AS "edit?", coalesce(thread.count, 0) AS "count!",
+                  coalesce(thread.participated, false) AS "participated!", latest.event_nid AS "latest?",
+                  refs.event_ids AS "references?"
+           FROM events p
+           LEFT JOIN relations own ON own.event_nid = p.event_nid
+           LEFT JOIN LATERAL (
+               SELECT c.event_nid FROM relations c JOIN events e ON e.event_nid = c.event_nid
+               WHERE c.room_nid = p.room_nid AND c.parent_id = p.event_id AND c.rel_type = 'm.replace' AND c.is_edit
+                   AND c.sender_nid = p.sender_nid AND c.type_nid = p.type_nid AND p.key_nid IS NULL
+                   AND own.rel_type IS DISTINCT FROM 'm.replace' AND c.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($5)))
+                   AND EXISTS (SELECT FROM sight s WHERE s.room_nid = c.room_nid AND c.position BETWEEN s.low AND s.high)
+               ORDER BY e.origin_server_ts DESC,
+                   translate(encode(substring(e.event_id FROM 2), 'base64'), '+/=', '-_') COLLATE "C" DESC
+               LIMIT 1
+           ) edit ON true
+           LEFT JOIN LATERAL (
+               SELECT count(*) AS count, bool_or(c.sender_nid = $6) AS participated FROM relations c
+               WHERE c.room_nid = p.room_nid AND c.parent_id = p.event_id AND c.rel_type = 'm.thread'
+                   AND own.event_nid IS NULL AND c.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($5)))
+                   AND EXISTS (SELECT FROM sight s WHERE s.room_nid = c.room_nid AND c.position BETWEEN s.low AND s.high)
+           ) thread ON true
+           LEFT JOIN LATERAL (
+               SELECT c.event_nid FROM relations c
+               WHERE c.room_nid = p.room_nid AND c.parent_id = p.event_id AND c.rel_type = 'm.thread'
+                   AND thread.count > 0 AND c.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($5)))
+                   AND EXISTS (SELECT FROM sight s WHERE s.room_nid = c.room_nid AND c.position BETWEEN s.low AND s.high)
+               ORDER BY c.sequence DESC, c.sub DESC LIMIT 1
+           ) latest ON true
+           LEFT JOIN LATERAL (
+               SELECT array_agg(e.event_id ORDER BY c.sequence, c.sub) AS event_ids
+               FROM relations c JOIN events e ON e.event_nid = c.event_nid
+               WHERE c.room_nid = p.room_nid AND c.parent_id = p.event_id AND c.rel_type = 'm.reference'
+                   AND c.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($5)))
+                   AND EXISTS (SELECT FROM sight s WHERE s.room_nid = c.room_nid AND c.position BETWEEN s.low AND s.high)
+           ) refs ON true
+           WHERE p.event_nid = ANY($1)
+               AND (edit.event_nid IS NOT NULL OR thread.count > 0 OR refs.event_ids IS NOT NULL)"#,
+        &nids,
+        &rooms,
+        &low,
+        &high,
+        reader.ignored,
+        reader.user_nid.0
+    )
+    .fetch_all(connection)
+    .await?;
+    let aggregates = rows.into_iter().map(|row| Aggregate {
+        parent_nid: EventNid(row.parent_nid),
+        edit: row.edit.map(EventNid),
+        thread: row.latest.map(|latest| Thread {
+            count: row.count,
+            latest: EventNid(latest),
+            participated: row.participated,
+        }),
+        references: row.references.unwrap_or_default().iter().map(|packed| event_ids::unpack(packed)).collect(),
+    });
+    Ok(aggregates.collect())
+}
+
+/// Which children of an event to show.
+#[derive(Debug, Clone, Copy)]
+pub struct Children<'a> {
+    /// The room.
+    pub room_nid: RoomNid,
+    /// The event.
+    pub parent_id: &'a str,
+    /// How they relate to it; in any way, if nothing is said.
+    pub rel_type: Option<&'a str>,
+    /// Of what type they are; of any, if nothing is said.
+    pub type_nid: Option<TypeNid>,
+    /// How many levels of children: 1 for its own alone. The filters are for every level.
+    pub depth: i32,
+}
+
+/// A child of an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Child {
+    /// It.
+    pub event_nid: EventNid,
+    /// Its place in the room.
+    pub place: Place,
+    /// Its position in the log; 0 for one that is not live.
+    pub position: Position,
+}
+
+/// Up to `limit` children of an event whose places are after `after` and before `before`: the first of
+/// them, or with `backwards` the last, newest first.
+pub async fn children(
+    connection: &mut Connection,
+    wanted: Children<'_>,
+    reader: Reader<'_>,
+    (after, before): (Place, Place),
+    backwards: bool,
+    limit: i64,
+) -> Result<Vec<Child>> {
+    let Sight { low, high, .. } = Sight::of(&reader);
+    // The signs turn the order around, so that one query does for both ways.
+    let rows = sqlx::query!(
+        r#"WITH RECURSIVE tree AS (
+               SELECT c.event_nid, c.sequence, c.sub, c.position, c.sender_nid, 1 AS depth FROM relations c
+               WHERE c.room_nid = $1 AND c.parent_id = $2 AND ($3::bytea IS NULL OR c.rel_type = $3)
+                   AND ($4::bigint IS NULL OR c.type_nid = $4)
+               UNION ALL
+               SELECT c.event_nid, c.sequence, c.sub, c.position, c.sender_nid, t.depth + 1
+               FROM tree t JOIN events p ON p.event_nid = t.event_nid
+               JOIN relations c ON c.room_nid = $1 AND c.parent_id = p.event_id
+                   AND ($3::bytea IS NULL OR c.rel_type = $3) AND ($4::bigint IS NULL OR c.type_nid = $4)
+               WHERE t.depth < $5
+           )
+           SELECT t.event_nid AS "event_nid!", t.sequence AS "sequence!", t.sub AS "sub!",
+                  t.position AS "position!"
+           FROM tree t
+           WHERE (t.sequence, t.sub) > ($6, $7) AND (t.sequence, t.sub) < ($8, $9) AND t.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($10)))
+               AND EXISTS (SELECT FROM unnest($11::bigint[], $12::bigint[]) AS s (low, high)
+                           WHERE t.position BETWEEN s.low AND s.high)
+           ORDER BY CASE WHEN $13 THEN -t.sequence ELSE t.sequence END, CASE WHEN $13 THEN -t.sub ELSE t.sub END
+           LIMIT $14"#,
+        wanted.room_nid.0,
+        event_ids::pack(wanted.parent_id),
+        wanted.rel_type.map(str::as_bytes),
+        wanted.type_nid.map(|nid| nid.0),
+        wanted.depth,
+        after.sequence,
+        after.sub,
+        before.sequence,
+        before.sub,
+        reader.ignored,
+        &low,
+        &high,
+        backwards,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    let children = rows.into_iter().map(|row| Child {
+        event_nid: EventNid(row.event_nid),
+        place: Place { sequence: row.sequence, sub: row.sub },
+        position: Position(row.position),
+    });
+    Ok(children.collect())
+}
+
+/// Up to `limit` roots of a room's threads, by their latest events before `before`, those with the newest first; each
+/// with the place of that event. With `participated`, only of threads that the reader began or sent to.
+pub async fn threads(
+    connection: &mut Connection,
+    room_nid: RoomNid,
+    reader: Reader<'_>,
+    before: Place,
+    participated: bool,
+    limit: i64,
+) -> Result<Vec<(EventNid, Place)>> {
+    let Sight { low, high, .. } = Sight::of(&reader);
+    // The index is walked from its end; an event that has a later one in its thread is passed over.
+    let rows = sqlx::query!(
+        r#"WITH sight AS MATERIALIZED (SELECT s.* FROM unnest($4::bigint[], $5::bigint[]) AS s (low, high))
+           SELECT p.event_nid AS "root_nid!", c.sequence AS "sequence!", c.sub AS "sub!"
+           FROM relations c JOIN events p ON p.event_id = c.parent_id
+           WHERE c.room_nid = $1 AND c.rel_type = 'm.thread' AND (c.sequence, c.sub) < ($2, $3)
+               AND c.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($6)))
+               AND EXISTS (SELECT FROM sight s WHERE c.position BETWEEN s.low AND s.high)
+               AND p.room_nid = c.room_nid AND p.status = 0
+               AND EXISTS (SELECT FROM sight s WHERE coalesce(p.position, 0) BETWEEN s.low AND s.high)
+               AND NOT EXISTS (SELECT FROM relations own WHERE own.event_nid = p.event_nid)
+               AND NOT EXISTS (
+                   SELECT FROM relations n
+                   WHERE n.room_nid = c.room_nid AND n.parent_id = c.parent_id AND n.rel_type = 'm.thread'
+                       AND (n.sequence, n.sub) > (c.sequence, c.sub) AND n.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($6)))
+                       AND EXISTS (SELECT FROM sight s WHERE n.position BETWEEN s.low AND s.high))
+               AND (NOT $7 OR p.sender_nid = $8 OR EXISTS (
+                   SELECT FROM relations own
+                   WHERE own.room_nid = c.room_nid AND own.parent_id = c.parent_id AND own.rel_type = 'm.thread'
+                       AND own.sender_nid = $8))
+           ORDER BY c.sequence DESC, c.sub DESC LIMIT $9"#,
+        room_nid.0,
+        before.sequence,
+        before.sub,
+        &low,
+        &high,
+        reader.ignored,
+        participated,
+        reader.user_nid.0,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    let place = |sequence, sub| Place { sequence, sub };
+    Ok(rows.into_iter().map(|row| (EventNid(row.root_nid), place(row.sequence, row.sub))).collect())
+}
