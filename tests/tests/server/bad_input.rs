@@ -38,6 +38,9 @@ impl Scene {
             ("{key}", "key".to_owned()),
             ("{txn}", "txn".to_owned()),
             ("{receipt}", "m.read".to_owned()),
+            ("{tag}", "u.work".to_owned()),
+            ("{kind}", "content".to_owned()),
+            ("{rule}", "rule".to_owned()),
         ];
         Self {
             server,
@@ -187,6 +190,42 @@ impl Scene {
                 json!({ "m.fully_read": self.argument("{event}"), "m.read": self.argument("{event}"), "m.read.private": self.argument("{event}") }),
             ),
             get("/v3/sync?timeout=0"),
+            get("/v3/rooms/{room}/context/{event}"),
+            get("/v1/room_summary/{room}"),
+            post("/v3/rooms/{room}/report", json!({ "reason": "x" })),
+            post(
+                "/v3/rooms/{room}/report/{event}",
+                json!({ "reason": "x", "score": -100 }),
+            ),
+            post("/v3/users/{other}/report", json!({ "reason": "x" })),
+            get("/v3/user/{user}/rooms/{room}/tags"),
+            put("/v3/user/{user}/rooms/{room}/tags/{tag}", json!({ "order": 0.5 })),
+            route(Method::DELETE, "/v3/user/{user}/rooms/{room}/tags/{tag}", None),
+            get("/v3/pushrules/"),
+            get("/v3/pushrules/global/"),
+            get("/v3/pushrules/global/{kind}/{rule}"),
+            put(
+                "/v3/pushrules/global/{kind}/{rule}",
+                json!({ "actions": ["notify"], "pattern": "x", "conditions": [] }),
+            ),
+            put(
+                "/v3/pushrules/global/override/{rule}",
+                json!({
+                    "actions": ["notify", { "set_tweak": "highlight" }],
+                    "conditions": [{ "kind": "event_match", "key": "content.body", "pattern": "x" }],
+                }),
+            ),
+            put(
+                "/v3/pushrules/global/{kind}/{rule}/enabled",
+                json!({ "enabled": true }),
+            ),
+            get("/v3/pushrules/global/{kind}/{rule}/enabled"),
+            put(
+                "/v3/pushrules/global/{kind}/{rule}/actions",
+                json!({ "actions": [] }),
+            ),
+            get("/v3/pushrules/global/{kind}/{rule}/actions"),
+            route(Method::DELETE, "/v3/pushrules/global/{kind}/{rule}", None),
             post("/v3/rooms/{room}/leave", json!({ "reason": "x" })),
         ]
     }
@@ -448,6 +487,10 @@ async fn absurd_queries_never_break_the_server() {
             &["since", "filter", "full_state", "set_presence", "use_state_after"],
         ),
         (format!("/v3/join/{room}?"), &["via", "server_name"]),
+        (
+            format!("/v3/rooms/{room}/context/{}?", scene.argument("{event}")),
+            &["limit", "filter"],
+        ),
         ("/v3/register?".to_owned(), &["kind"]),
         ("/v3/register/available?".to_owned(), &["username"]),
     ] {

@@ -3,6 +3,7 @@
 mod accounts;
 mod bad_input;
 mod client_library;
+mod daily;
 mod ephemeral;
 mod history;
 mod membership;
