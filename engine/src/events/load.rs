@@ -6,7 +6,7 @@ use hearth_storage::{Connection, EventNid, RoomNid, StorageError, events::{self,
 use quick_cache::{Weighter, sync::Cache};
 use ruma::{RoomId, room_version_rules::RoomVersionRules};
 
-use super::{Event, redact, serve::redacted_pdu};
+use super::{Event, redact, serve::redacted_pdu, without_content};
 
 #[derive(Debug, Clone)]
 struct ByWeight;
@@ -21,7 +21,12 @@ impl Weighter<EventNid, Arc<Event>> for ByWeight {
 #[derive(Debug)]
 pub(crate) struct EventStore {
     cache: Cache<EventNid, Arc<Event>, ByWeight>,
+    /// Events redacted lately: whoever read one of them just before must not put it back.
+    redacted: Cache<EventNid, ()>,
 }
+
+/// Redacted events that are remembered as such.
+const REDACTED: usize = 10_000;
 
 /// The room of an event, as reading one needs it.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +38,7 @@ pub(crate) struct InRoom<'a> {
 impl EventStore {
     pub fn new(bytes: u64) -> Self {
         let estimated_items = usize::try_from(bytes / 2048).unwrap_or(usize::MAX);
-        Self { cache: Cache::with_weighter(estimated_items, bytes, ByWeight) }
+        Self { cache: Cache::with_weighter(estimated_items, bytes, ByWeight), redacted: Cache::new(REDACTED) }
     }
 
     pub fn get(&self, event_nid: EventNid) -> Option<Arc<Event>> {
@@ -41,7 +46,17 @@ impl EventStore {
     }
 
     pub fn insert(&self, event: Arc<Event>) {
-        self.cache.insert(event.nid, event);
+        let event_nid = event.nid;
+        if event.redacted_because.is_some() {
+            // First, so that whoever inserts the event as it was either sees this or is overwritten.
+            self.redacted.insert(event_nid, ());
+            self.cache.insert(event_nid, event);
+        } else {
+            self.cache.insert(event_nid, event);
+            if self.redacted.get(&event_nid).is_some() {
+                self.cache.remove(&event_nid);
+            }
+        }
     }
 
     /// Forgets everything: the log has parted from what was seen.
@@ -113,7 +128,7 @@ impl EventStore {
             match parse(&row, room, row.redacted_by.and_then(|nid| redactions.get(&nid))) {
                 Ok(event) => {
                     let event = Arc::new(event);
-                    self.cache.insert(event.nid, Arc::clone(&event));
+                    self.insert(Arc::clone(&event));
                     admitted.push(event);
                 }
                 Err(error) => tracing::error!(%error, source = ?std::error::Error::source(&error), "passed over an event"),
@@ -136,7 +151,11 @@ impl EventStore {
         for row in events::by_nids(connection, &wanted).await? {
             let Some(room) = room_of(row.event.room_nid) else { continue };
             // A redaction that was itself redacted is shown in its redacted form, without saying by what.
-            if let Ok(event) = Event::parse(&row.event, row.sub, room.room_id, room.rules) {
+            let mut event = Event::parse(&row.event, row.sub, room.room_id, room.rules);
+            if row.redacted_by.is_some() {
+                event = event.and_then(|event| without_content(&event, room.rules));
+            }
+            if let Ok(event) = event {
                 redactions.insert(event.nid, Arc::new(event));
             }
         }

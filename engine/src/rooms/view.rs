@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::{Room, StateMap, members::{Member, Members}};
 use crate::{
     Engine,
-    events::{Event, redact},
+    events::{Event, redact, without_content},
 };
 
 /// The entries a room keeps in memory, at most, and their bytes.
@@ -143,7 +143,7 @@ impl View {
             Applied::Membership(user_nid, member) => {
                 self.members.set(user_nid, member);
             }
-            Applied::Redacted(redacted) => self.replace(redacted.nid, &redacted),
+            Applied::Redacted(redacted) => redacted.iter().for_each(|redacted| self.replace(redacted.nid, redacted)),
         }
     }
 }
@@ -155,7 +155,7 @@ enum Applied {
     State(Arc<[StateChange]>),
     Receipt(Receipt),
     Membership(UserNid, Member),
-    Redacted(Arc<Event>),
+    Redacted(Vec<Arc<Event>>),
 }
 
 /// Holds the view of a room, or the entries that came while it is being loaded.
@@ -246,13 +246,26 @@ async fn fetch(engine: &Arc<Engine>, room: &Room, entry: &Entry) -> Result<Optio
             let mut events = super::read::events(engine, room, wanted).await?;
             let pair = events.remove(&redaction.event_nid).zip(events.remove(&redaction.redaction_nid));
             let Some((event, because)) = pair else { return Ok(None) };
-            let redacted = match event.redacted_because {
+            let mut redacted = redacted_by(engine, room, &event).await?;
+            redacted.push(match event.redacted_because {
                 Some(_) => event,
                 None => Arc::new(redact(&event, &because, &room.rules)?),
-            };
-            engine.events.insert(Arc::clone(&redacted));
+            });
+            redacted.iter().for_each(|event| engine.events.insert(Arc::clone(event)));
             Applied::Redacted(redacted)
         }
         EntryKind::AccountData(_) | EntryKind::Account(_) => return Ok(None),
     }))
+}
+
+/// What `event`, which is being redacted, redacted itself: that shows it, and must not show what it said.
+async fn redacted_by(engine: &Engine, room: &Room, event: &Arc<Event>) -> Result<Vec<Arc<Event>>, crate::Error> {
+    let Some(event_id) = event.redacts() else { return Ok(Vec::new()) };
+    let mut connection = engine.db.acquire().await?;
+    let shows = |other: &Arc<Event>| other.redacted_because.as_ref().is_some_and(|because| because.nid == event.nid);
+    let Some(other) = engine.events.by_id(&mut connection, room, event_id).await?.filter(shows) else {
+        return Ok(Vec::new());
+    };
+    let said_nothing = Arc::new(without_content(event, &room.rules)?);
+    Ok(vec![Arc::new(redact(&other, &said_nothing, &room.rules)?)])
 }

@@ -13,7 +13,7 @@ use hearth_storage::{
     receipts, state_changes,
 };
 
-use ruma::{api::client::filter::RoomEventFilter, events::TimelineEventType};
+use ruma::api::client::filter::RoomEventFilter;
 
 use super::{
     Sync,
@@ -70,6 +70,17 @@ struct Recent {
     /// be taken back by.
     changes: Vec<(Position, StateChange)>,
     receipts: Vec<Receipt>,
+}
+
+impl Recent {
+    /// A receipt takes the place of the one before it, which a client could otherwise take for the newer.
+    fn set_receipt(&mut self, receipt: &Receipt) {
+        let key = |receipt: &Receipt| (receipt.user_nid, Arc::clone(&receipt.receipt_type), Arc::clone(&receipt.thread));
+        match self.receipts.iter_mut().find(|known| key(known) == key(receipt)) {
+            Some(known) => *known = receipt.clone(),
+            None => self.receipts.push(receipt.clone()),
+        }
+    }
 }
 
 /// Gathers for every joined and left room of the plan.
@@ -166,7 +177,7 @@ fn from_memory(sync: &Sync<'_>, view: &View, span: &Span, limit: usize) -> Optio
         }
         match &entry.kind {
             RoomEntryKind::Event(event, _) if is_told(sync, event) => recent.events.push((entry.position, Arc::clone(event))),
-            RoomEntryKind::Receipt(receipt) => recent.receipts.push(receipt.clone()),
+            RoomEntryKind::Receipt(receipt) => recent.set_receipt(receipt),
             RoomEntryKind::Event(..) | RoomEntryKind::State(_) => {}
         }
     }
@@ -306,9 +317,9 @@ impl Draft {
     fn cut(&mut self, sync: &Sync<'_>, limit: usize) {
         let Some(recent) = &mut self.recent else { return };
         recent.limited |= sync.cut_back || self.span.stateless;
-        if let Some(sight) = &self.sight {
-            let hidden =
-                recent.events.iter().rposition(|(position, event)| !sight.sees(*position) && !is_own(sync, event));
+        // A refused invite is told though it may not be seen by the rules.
+        if let Some(sight) = self.sight.as_ref().filter(|_| !self.span.stateless) {
+            let hidden = recent.events.iter().rposition(|(position, _)| !sight.sees(*position));
             if let Some(hidden) = hidden {
                 // Without a gap in it: what comes before something that is hidden is paged to.
                 recent.events.drain(..=hidden);
@@ -358,9 +369,4 @@ impl Draft {
         };
         Material { room, span, events, limited, state: told, receipts, current, sight }
     }
-}
-
-/// The user's own membership: who left without having been in the room hears of that all the same.
-fn is_own(sync: &Sync<'_>, event: &Event) -> bool {
-    *event.event_type() == TimelineEventType::RoomMember && event.state_key() == Some(sync.requester.user_id.as_str())
 }
