@@ -11,8 +11,10 @@ use crate::config::{LogFormat, LogSettings};
 
 /// Sends the program's log where `settings` say. The process has one log: a second call changes nothing.
 pub fn start(settings: &LogSettings) {
-    // Several lines at level info for every event that was allowed. The operator's own word on it comes after, and wins.
-    let filter = EnvFilter::new(format!("ruma_state_res=warn,{}", settings.level));
+    // Several lines at level info for every event that was allowed, and for every table that a migration found to be
+    // there. The operator's own word on these comes after, and wins.
+    let quiet = "ruma_state_res=warn,sqlx::postgres::notice=warn";
+    let filter = EnvFilter::new(format!("{quiet},{}", settings.level));
     let registry = tracing_subscriber::registry()
         .with(filter)
         .with(filter_fn(is_ours_or_plain));

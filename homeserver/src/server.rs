@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use hearth_engine::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{sync::Semaphore, time::timeout};
@@ -99,6 +100,9 @@ impl Server {
             let mut router = health::route(Arc::clone(engine));
             if listener.serves(Service::Client) {
                 router = router.merge(client.clone());
+            } else if listener.serves(Service::Federation) {
+                // No routes yet, and the standard answer to whoever asks for one.
+                router = router.merge(hearth_endpoint::serve(Router::new(), Arc::clone(engine)));
             }
             if let Some(handle) = &metrics
                 && listener.serves(Service::Metrics)

@@ -90,8 +90,12 @@ async fn listener_serves_what_it_is_told_to() {
         serves: vec![Service::Client],
         ..any_port()
     };
+    let only_federation = Listener {
+        serves: vec![Service::Federation],
+        ..any_port()
+    };
     let metrics = homeserver::metrics::install().expect("the first recorder of this process");
-    let settings = place.settings(vec![only_metrics, only_client]);
+    let settings = place.settings(vec![only_metrics, only_client, only_federation]);
     let server = Server::start(&settings, Some(metrics)).await.expect("a server");
     let (with_metrics, with_client) = (server.addresses()[0], server.addresses()[1]);
 
@@ -99,6 +103,9 @@ async fn listener_serves_what_it_is_told_to() {
     assert_eq!(get(with_metrics, "/_matrix/client/versions").await.0, 404);
     assert_eq!(get(with_client, "/metrics").await.0, 404);
     assert_eq!(get(with_metrics, "/health").await.0, 200);
+    let (status, error) = get(server.addresses()[2], "/_matrix/federation/v1/event/x").await;
+    assert_eq!(status, 404);
+    assert!(error.contains("M_UNRECOGNIZED"), "{error}");
     let (status, text) = get(with_metrics, "/metrics").await;
     assert_eq!(status, 200);
     for part in [
