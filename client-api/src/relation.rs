@@ -40,7 +40,9 @@ macro_rules! answer {
 /// `GET /_matrix/client/*/rooms/{roomId}/relations/{eventId}`
 pub(crate) async fn get_relating_events(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<get_relating_events_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<get_relating_events_request::Request>,
 ) -> Result<get_relating_events_request::Response, MatrixError> {
     let wanted = RelationsRequest {
         from: request.from.as_deref(),
@@ -58,7 +60,9 @@ pub(crate) async fn get_relating_events(
 /// `GET /_matrix/client/*/rooms/{roomId}/relations/{eventId}/{relType}`
 pub(crate) async fn get_relating_events_with_rel_type(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<get_relating_events_with_rel_type_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<get_relating_events_with_rel_type_request::Request>,
 ) -> Result<get_relating_events_with_rel_type_request::Response, MatrixError> {
     let wanted = RelationsRequest {
         from: request.from.as_deref(),
@@ -76,7 +80,9 @@ pub(crate) async fn get_relating_events_with_rel_type(
 /// `GET /_matrix/client/*/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}`
 pub(crate) async fn get_relating_events_with_rel_type_and_event_type(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<get_relating_events_with_rel_type_and_event_type_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<get_relating_events_with_rel_type_and_event_type_request::Request>,
 ) -> Result<get_relating_events_with_rel_type_and_event_type_request::Response, MatrixError> {
     let wanted = RelationsRequest {
         from: request.from.as_deref(),
@@ -88,22 +94,37 @@ pub(crate) async fn get_relating_events_with_rel_type_and_event_type(
         recurse: request.recurse,
     };
     let page = relations::relations(&engine, &requester, &request.room_id, &request.event_id, wanted).await?;
-    answer!(get_relating_events_with_rel_type_and_event_type_request, request.from, page)
+    answer!(
+        get_relating_events_with_rel_type_and_event_type_request,
+        request.from,
+        page
+    )
 }
 
 /// `GET /_matrix/client/*/rooms/{roomId}/threads`
 pub(crate) async fn get_threads(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<get_threads_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<get_threads_request::Request>,
 ) -> Result<get_threads_request::Response, MatrixError> {
     let participated = match request.include {
         IncludeThreads::All => false,
         IncludeThreads::Participated => true,
-        _ => return Err(MatrixError::invalid_param("`include` is `all` or `participated`.")),
+        _ => {
+            return Err(MatrixError::invalid_param(
+                "`include` is `all` or `participated`.",
+            ));
+        }
     };
-    let wanted = ThreadsRequest { from: request.from.as_deref(), limit: limit_of(request.limit), participated };
+    let wanted = ThreadsRequest {
+        from: request.from.as_deref(),
+        limit: limit_of(request.limit),
+        participated,
+    };
     let page = relations::threads(&engine, &requester, &request.room_id, wanted).await?;
-    let mut response = get_threads_request::Response::new(page.chunk.into_iter().map(Raw::from_json).collect());
+    let mut response =
+        get_threads_request::Response::new(page.chunk.into_iter().map(Raw::from_json).collect());
     response.next_batch = page.next.map(|next| next.to_string());
     Ok(response)
 }

@@ -61,7 +61,13 @@ pub async fn report_event(
     if room.read(|view| view.members.get(requester.user_nid)).flatten() != Some(Membership::Join) {
         return Err(ReportError::UnknownEvent);
     }
-    keep(engine, requester, Reported::Event(room.nid, event.nid, &event.pdu), reason).await
+    keep(
+        engine,
+        requester,
+        Reported::Event(room.nid, event.nid, &event.pdu),
+        reason,
+    )
+    .await
 }
 
 /// Reports a room, whether the requester is in it or not.
@@ -71,7 +77,9 @@ pub async fn report_room(
     room_id: &RoomId,
     reason: &str,
 ) -> Result<(), ReportError> {
-    let room = rooms::by_id(engine, room_id).await?.ok_or(ReportError::UnknownRoom)?;
+    let room = rooms::by_id(engine, room_id)
+        .await?
+        .ok_or(ReportError::UnknownRoom)?;
     keep(engine, requester, Reported::Room(room.nid), reason).await
 }
 
@@ -82,11 +90,18 @@ pub async fn report_user(
     user_id: &UserId,
     reason: &str,
 ) -> Result<(), ReportError> {
-    let user_nid = engine.interner.find_user(user_id).await?.ok_or(ReportError::UnknownUser)?;
+    let user_nid = engine
+        .interner
+        .find_user(user_id)
+        .await?
+        .ok_or(ReportError::UnknownUser)?;
     if user_id.server_name() == engine.config.server_name {
         // A name may be known without being anyone's, such as that of someone invited by mistake.
         let mut connection = engine.db.acquire().await?;
-        if accounts::find(&mut connection, &[user_id.to_string()]).await?.is_empty() {
+        if accounts::find(&mut connection, &[user_id.to_string()])
+            .await?
+            .is_empty()
+        {
             return Err(ReportError::UnknownUser);
         }
     }
@@ -103,6 +118,13 @@ async fn keep(
         return Err(ReportError::TooLarge);
     }
     let mut connection = engine.db.acquire().await?;
-    reports::insert(&mut connection, requester.user_nid, reported, reason, engine.clock.now_ms()).await?;
+    reports::insert(
+        &mut connection,
+        requester.user_nid,
+        reported,
+        reason,
+        engine.clock.now_ms(),
+    )
+    .await?;
     Ok(())
 }

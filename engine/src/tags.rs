@@ -24,7 +24,9 @@ pub async fn get(
     room_id: &RoomId,
 ) -> Result<Map<String, Value>, AccountDataError> {
     check_owner(requester, user_id)?;
-    let Some(room_nid) = own_room(engine, requester, room_id).await? else { return Ok(Map::new()) };
+    let Some(room_nid) = own_room(engine, requester, room_id).await? else {
+        return Ok(Map::new());
+    };
     let mut connection = engine.db.acquire().await?;
     let content = account_data::find(&mut connection, requester.user_nid, Some(room_nid), TAG).await?;
     Ok(tags_in(content.as_deref()))
@@ -45,7 +47,9 @@ pub async fn set(
     }
     let info = serde_json::from_str::<Map<String, Value>>(info.get())
         .map_err(|error| AccountDataError::BadContent(error.to_string()))?;
-    let room_nid = own_room(engine, requester, room_id).await?.ok_or(AccountDataError::UnknownRoom)?;
+    let room_nid = own_room(engine, requester, room_id)
+        .await?
+        .ok_or(AccountDataError::UnknownRoom)?;
     let tag = tag.to_owned();
     change(engine, requester, room_nid, move |tags| {
         let info = Value::Object(info);
@@ -63,9 +67,14 @@ pub async fn delete(
     tag: &str,
 ) -> Result<(), AccountDataError> {
     check_owner(requester, user_id)?;
-    let Some(room_nid) = own_room(engine, requester, room_id).await? else { return Ok(()) };
+    let Some(room_nid) = own_room(engine, requester, room_id).await? else {
+        return Ok(());
+    };
     let tag = tag.to_owned();
-    change(engine, requester, room_nid, move |tags| tags.remove(&tag).is_some()).await
+    change(engine, requester, room_nid, move |tags| {
+        tags.remove(&tag).is_some()
+    })
+    .await
 }
 
 /// Changes the tags of a room; `change` says whether it did change anything.
@@ -90,7 +99,8 @@ async fn change(
         check(TAG, &content)?;
         commit(&engine, &requester, Some(room_nid), TAG, &content).await
     });
-    task.await.map_err(|error| crate::Error::Damaged(format!("tagging a room: {error}")))?
+    task.await
+        .map_err(|error| crate::Error::Damaged(format!("tagging a room: {error}")))?
 }
 
 /// The tags in a content, which a client may have set to anything.

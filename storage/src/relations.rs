@@ -66,20 +66,28 @@ pub async fn aggregates(
     let nids: Vec<i64> = parents.iter().map(|nid| nid.0).collect();
     let Sight { rooms, low, high } = Sight::of(&reader);
     let rows = sqlx::query!(
-        r#"WITH sight AS MATERIALIZED (
-               SELECT s.* FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS s (room_nid, low, high)
+        r#"WITH sight AS (
+               SELECT s.room_nid, range_agg(int8range(s.low, s.high, '[]')) AS seen
+               FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS s (room_nid, low, high) GROUP BY s.room_nid
+           ), p AS MATERIALIZED (
+               -- Most events have no children: the rest is not looked for with them.
+               SELECT e.event_nid, e.room_nid, e.event_id, e.sender_nid, e.type_nid, e.key_nid, s.seen,
+                      ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($5)) AS ignored
+               FROM events e JOIN sight s ON s.room_nid = e.room_nid
+               WHERE e.event_nid = ANY($1) AND EXISTS (
+                   SELECT FROM relations c WHERE c.room_nid = e.room_nid AND c.parent_id = e.event_id)
            )
            SELECT p.event_nid AS "parent_nid!", edit.event_nid AS "edit?", coalesce(thread.count, 0) AS "count!",
                   coalesce(thread.participated, false) AS "participated!", latest.event_nid AS "latest?",
                   refs.event_ids AS "references?"
-           FROM events p
+           FROM p
            LEFT JOIN relations own ON own.event_nid = p.event_nid
            LEFT JOIN LATERAL (
                SELECT c.event_nid FROM relations c JOIN events e ON e.event_nid = c.event_nid
                WHERE c.room_nid = p.room_nid AND c.parent_id = p.event_id AND c.rel_type = 'm.replace' AND c.is_edit
                    AND c.sender_nid = p.sender_nid AND c.type_nid = p.type_nid AND p.key_nid IS NULL
-                   AND own.rel_type IS DISTINCT FROM 'm.replace' AND c.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($5)))
-                   AND EXISTS (SELECT FROM sight s WHERE s.room_nid = c.room_nid AND c.position BETWEEN s.low AND s.high)
+                   AND own.rel_type IS DISTINCT FROM 'm.replace' AND c.sender_nid <> ALL(p.ignored)
+                   AND c.position <@ p.seen
                ORDER BY e.origin_server_ts DESC,
                    translate(encode(substring(e.event_id FROM 2), 'base64'), '+/=', '-_') COLLATE "C" DESC
                LIMIT 1
@@ -87,25 +95,24 @@ pub async fn aggregates(
            LEFT JOIN LATERAL (
                SELECT count(*) AS count, bool_or(c.sender_nid = $6) AS participated FROM relations c
                WHERE c.room_nid = p.room_nid AND c.parent_id = p.event_id AND c.rel_type = 'm.thread'
-                   AND own.event_nid IS NULL AND c.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($5)))
-                   AND EXISTS (SELECT FROM sight s WHERE s.room_nid = c.room_nid AND c.position BETWEEN s.low AND s.high)
+                   AND own.event_nid IS NULL AND c.sender_nid <> ALL(p.ignored)
+                   AND c.position <@ p.seen
            ) thread ON true
            LEFT JOIN LATERAL (
                SELECT c.event_nid FROM relations c
                WHERE c.room_nid = p.room_nid AND c.parent_id = p.event_id AND c.rel_type = 'm.thread'
-                   AND thread.count > 0 AND c.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($5)))
-                   AND EXISTS (SELECT FROM sight s WHERE s.room_nid = c.room_nid AND c.position BETWEEN s.low AND s.high)
+                   AND thread.count > 0 AND c.sender_nid <> ALL(p.ignored)
+                   AND c.position <@ p.seen
                ORDER BY c.sequence DESC, c.sub DESC LIMIT 1
            ) latest ON true
            LEFT JOIN LATERAL (
                SELECT array_agg(e.event_id ORDER BY c.sequence, c.sub) AS event_ids
                FROM relations c JOIN events e ON e.event_nid = c.event_nid
                WHERE c.room_nid = p.room_nid AND c.parent_id = p.event_id AND c.rel_type = 'm.reference'
-                   AND c.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($5)))
-                   AND EXISTS (SELECT FROM sight s WHERE s.room_nid = c.room_nid AND c.position BETWEEN s.low AND s.high)
+                   AND c.sender_nid <> ALL(p.ignored)
+                   AND c.position <@ p.seen
            ) refs ON true
-           WHERE p.event_nid = ANY($1)
-               AND (edit.event_nid IS NOT NULL OR thread.count > 0 OR refs.event_ids IS NOT NULL)"#,
+           WHERE edit.event_nid IS NOT NULL OR thread.count > 0 OR refs.event_ids IS NOT NULL"#,
         &nids,
         &rooms,
         &low,
@@ -123,7 +130,12 @@ pub async fn aggregates(
             latest: EventNid(latest),
             participated: row.participated,
         }),
-        references: row.references.unwrap_or_default().iter().map(|packed| event_ids::unpack(packed)).collect(),
+        references: row
+            .references
+            .unwrap_or_default()
+            .iter()
+            .map(|packed| event_ids::unpack(packed))
+            .collect(),
     });
     Ok(aggregates.collect())
 }
@@ -181,7 +193,8 @@ pub async fn children(
            SELECT t.event_nid AS "event_nid!", t.sequence AS "sequence!", t.sub AS "sub!",
                   t.position AS "position!"
            FROM tree t
-           WHERE (t.sequence, t.sub) > ($6, $7) AND (t.sequence, t.sub) < ($8, $9) AND t.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($10)))
+           WHERE (t.sequence, t.sub) > ($6, $7) AND (t.sequence, t.sub) < ($8, $9)
+               AND t.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($10)))
                AND EXISTS (SELECT FROM unnest($11::bigint[], $12::bigint[]) AS s (low, high)
                            WHERE t.position BETWEEN s.low AND s.high)
            ORDER BY CASE WHEN $13 THEN -t.sequence ELSE t.sequence END, CASE WHEN $13 THEN -t.sub ELSE t.sub END
@@ -205,7 +218,10 @@ pub async fn children(
     .await?;
     let children = rows.into_iter().map(|row| Child {
         event_nid: EventNid(row.event_nid),
-        place: Place { sequence: row.sequence, sub: row.sub },
+        place: Place {
+            sequence: row.sequence,
+            sub: row.sub,
+        },
         position: Position(row.position),
     });
     Ok(children.collect())
@@ -236,7 +252,8 @@ pub async fn threads(
                AND NOT EXISTS (
                    SELECT FROM relations n
                    WHERE n.room_nid = c.room_nid AND n.parent_id = c.parent_id AND n.rel_type = 'm.thread'
-                       AND (n.sequence, n.sub) > (c.sequence, c.sub) AND n.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($6)))
+                       AND (n.sequence, n.sub) > (c.sequence, c.sub)
+                       AND n.sender_nid <> ALL(ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($6)))
                        AND EXISTS (SELECT FROM sight s WHERE n.position BETWEEN s.low AND s.high))
                AND (NOT $7 OR p.sender_nid = $8 OR EXISTS (
                    SELECT FROM relations own
@@ -256,5 +273,8 @@ pub async fn threads(
     .fetch_all(connection)
     .await?;
     let place = |sequence, sub| Place { sequence, sub };
-    Ok(rows.into_iter().map(|row| (EventNid(row.root_nid), place(row.sequence, row.sub))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (EventNid(row.root_nid), place(row.sequence, row.sub)))
+        .collect())
 }

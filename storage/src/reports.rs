@@ -22,7 +22,9 @@ pub async fn insert(
     received_at: i64,
 ) -> Result<()> {
     let (room_nid, event_nid, user_nid, pdu) = match reported {
-        Reported::Event(room_nid, event_nid, pdu) => (Some(room_nid.0), Some(event_nid.0), None, Some(pdu.as_bytes())),
+        Reported::Event(room_nid, event_nid, pdu) => {
+            (Some(room_nid.0), Some(event_nid.0), None, Some(pdu.as_bytes()))
+        }
         Reported::Room(room_nid) => (Some(room_nid.0), None, None, None),
         Reported::User(user_nid) => (None, None, Some(user_nid.0), None),
     };

@@ -23,7 +23,10 @@ async fn the_latest_valid_edit_is_bundled() {
     let edit = &told["m.replace"];
     assert_eq!(edit["event_id"], first);
     assert_eq!(edit["content"]["m.new_content"]["body"], "hello");
-    assert_eq!([&edit["sender"], &edit["type"], &edit["room_id"]], [&json!(alice.user_id), &json!("m.room.message"), &json!(room_id)]);
+    assert_eq!(
+        [&edit["sender"], &edit["type"], &edit["room_id"]],
+        [&json!(alice.user_id), &json!("m.room.message"), &json!(room_id)]
+    );
     // The content is left as it was, and nothing else is bundled.
     let event = bob.get(&format!("/rooms/{room_id}/event/{original}")).await.ok();
     assert_eq!(event["content"]["body"], "helo");
@@ -35,17 +38,30 @@ async fn the_latest_valid_edit_is_bundled() {
     let relates_to = json!({ "rel_type": "m.replace", "event_id": original });
     let other_type = json!({ "m.new_content": {}, "m.relates_to": relates_to });
     alice.try_send(&room_id, "org.example", other_type).await.ok();
-    alice.say(&room_id, json!({ "msgtype": "m.text", "body": "*", "m.relates_to": relates_to })).await;
+    alice
+        .say(
+            &room_id,
+            json!({ "msgtype": "m.text", "body": "*", "m.relates_to": relates_to }),
+        )
+        .await;
     alice.relate(&room_id, "m.replace", &second, "hello?").await;
-    assert_eq!(relations(&bob, &room_id, &original).await["m.replace"]["event_id"], second);
+    assert_eq!(
+        relations(&bob, &room_id, &original).await["m.replace"]["event_id"],
+        second
+    );
     assert_eq!(relations(&bob, &room_id, &second).await, Value::Null);
-    let topic = alice.set_state(&room_id, "m.room.topic", json!({ "topic": "a" })).await;
+    let topic = alice
+        .set_state(&room_id, "m.room.topic", json!({ "topic": "a" }))
+        .await;
     let of_state = json!({ "topic": "b", "m.new_content": {}, "m.relates_to": { "rel_type": "m.replace", "event_id": topic } });
     alice.try_send(&room_id, "m.room.topic", of_state).await.ok();
     assert_eq!(relations(&bob, &room_id, &topic).await, Value::Null);
 
     alice.redact(&room_id, &second).await;
-    assert_eq!(relations(&bob, &room_id, &original).await["m.replace"]["event_id"], first);
+    assert_eq!(
+        relations(&bob, &room_id, &original).await["m.replace"]["event_id"],
+        first
+    );
     alice.redact(&room_id, &original).await;
     assert_eq!(relations(&bob, &room_id, &original).await, Value::Null);
 }
@@ -60,8 +76,13 @@ async fn an_encrypted_edit_needs_no_new_content_that_could_be_read() {
     };
     let original = send(json!({ "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "a" })).await;
     let relates_to = json!({ "rel_type": "m.replace", "event_id": original });
-    let edit = send(json!({ "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "b", "m.relates_to": relates_to })).await;
-    assert_eq!(relations(&alice, &room_id, &original).await["m.replace"]["event_id"], edit);
+    let edit =
+        send(json!({ "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "b", "m.relates_to": relates_to }))
+            .await;
+    assert_eq!(
+        relations(&alice, &room_id, &original).await["m.replace"]["event_id"],
+        edit
+    );
 }
 
 #[tokio::test]
@@ -77,9 +98,15 @@ async fn a_thread_is_counted_with_its_last_event() {
     let edit = bob.relate(&room_id, "m.replace", &last, "2!").await;
     for (client, participated) in [(&alice, true), (&bob, true), (&carol, false)] {
         let thread = relations(client, &room_id, &root).await["m.thread"].clone();
-        assert_eq!((&thread["count"], &thread["current_user_participated"]), (&json!(2), &json!(participated)));
+        assert_eq!(
+            (&thread["count"], &thread["current_user_participated"]),
+            (&json!(2), &json!(participated))
+        );
         let latest = &thread["latest_event"];
-        assert_eq!((&latest["event_id"], &latest["content"]["body"]), (&json!(last), &json!("2")));
+        assert_eq!(
+            (&latest["event_id"], &latest["content"]["body"]),
+            (&json!(last), &json!("2"))
+        );
         assert_eq!(latest["unsigned"]["m.relations"]["m.replace"]["event_id"], edit);
     }
     // No thread begins in the middle of a relation.
@@ -87,7 +114,10 @@ async fn a_thread_is_counted_with_its_last_event() {
     assert_eq!(relations(&alice, &room_id, &last).await.get("m.thread"), None);
     bob.redact(&room_id, &last).await;
     let thread = relations(&bob, &room_id, &root).await["m.thread"].clone();
-    assert_eq!((&thread["count"], &thread["current_user_participated"]), (&json!(1), &json!(false)));
+    assert_eq!(
+        (&thread["count"], &thread["current_user_participated"]),
+        (&json!(1), &json!(false))
+    );
     assert_eq!(thread["latest_event"]["content"]["body"], "1");
     // The thread outlives its root's content.
     alice.redact(&room_id, &root).await;
@@ -124,13 +154,22 @@ async fn ignored_users_and_hidden_history_count_for_nothing() {
     bob.relate(&room_id, "m.reference", &root, "3").await;
     alice.ignore(&bob.user_id).await;
     let told = relations(&alice, &room_id, &root).await;
-    assert_eq!((&told["m.thread"]["count"], told.get("m.reference")), (&json!(1), None));
+    assert_eq!(
+        (&told["m.thread"]["count"], told.get("m.reference")),
+        (&json!(1), None)
+    );
     assert_eq!(told["m.thread"]["latest_event"]["event_id"], seen);
     // What was said after Carol left is not for her.
     carol.leave(&room_id).await;
     alice.relate(&room_id, "m.thread", &root, "4").await;
     let told = relations(&carol, &room_id, &root).await;
-    assert_eq!((&told["m.thread"]["count"], &told["m.thread"]["latest_event"]["content"]["body"]), (&json!(2), &json!("2")));
+    assert_eq!(
+        (
+            &told["m.thread"]["count"],
+            &told["m.thread"]["latest_event"]["content"]["body"]
+        ),
+        (&json!(2), &json!("2"))
+    );
 }
 
 #[tokio::test]
@@ -141,7 +180,11 @@ async fn every_door_shows_them() {
     let reply = alice.relate(&room_id, "m.thread", &root, "reply").await;
     let edit = alice.relate(&room_id, "m.replace", &reply, "reply!").await;
     let find = |events: &Value, event_id: &str| -> Value {
-        let mut found = events.as_array().unwrap().iter().filter(|event| event["event_id"] == event_id);
+        let mut found = events
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|event| event["event_id"] == event_id);
         found.next().unwrap_or_else(|| panic!("{event_id} in {events}"))["unsigned"]["m.relations"].clone()
     };
     let is_whole = |relations: &Value| {
@@ -150,20 +193,32 @@ async fn every_door_shows_them() {
         assert_eq!(latest["unsigned"]["m.relations"]["m.replace"]["event_id"], edit);
     };
     is_whole(&relations(&alice, &room_id, &root).await);
-    let page = alice.get(&format!("/rooms/{room_id}/messages?dir=b&limit=50")).await.ok();
+    let page = alice
+        .get(&format!("/rooms/{room_id}/messages?dir=b&limit=50"))
+        .await
+        .ok();
     is_whole(&find(&page["chunk"], &root));
     assert_eq!(find(&page["chunk"], &reply)["m.replace"]["event_id"], edit);
     let around = alice.get(&format!("/rooms/{room_id}/context/{root}")).await.ok();
     is_whole(&around["event"]["unsigned"]["m.relations"]);
-    assert_eq!(find(&around["events_after"], &reply)["m.replace"]["event_id"], edit);
+    assert_eq!(
+        find(&around["events_after"], &reply)["m.replace"]["event_id"],
+        edit
+    );
     let before = alice.get(&format!("/rooms/{room_id}/context/{edit}")).await.ok();
     is_whole(&find(&before["events_before"], &root));
     let threads = alice.get(&v1(&format!("/rooms/{room_id}/threads"))).await.ok();
     is_whole(&find(&threads["chunk"], &root));
-    let children = alice.get(&v1(&format!("/rooms/{room_id}/relations/{root}"))).await.ok();
+    let children = alice
+        .get(&v1(&format!("/rooms/{room_id}/relations/{root}")))
+        .await
+        .ok();
     assert_eq!(find(&children["chunk"], &reply)["m.replace"]["event_id"], edit);
     // A limited sync has them, without room IDs; one that tells all since the last has no need of them.
-    let synced = alice.get("/sync?filter=%7B%22room%22:%7B%22timeline%22:%7B%22limit%22:3%7D%7D%7D").await.ok();
+    let synced = alice
+        .get("/sync?filter=%7B%22room%22:%7B%22timeline%22:%7B%22limit%22:3%7D%7D%7D")
+        .await
+        .ok();
     let timeline = &synced["rooms"]["join"][&room_id]["timeline"];
     assert_eq!(timeline["limited"], true);
     let told = find(&timeline["events"], &root);
@@ -174,5 +229,8 @@ async fn every_door_shows_them() {
     alice.relate(&room_id, "m.reference", &late, "later").await;
     let synced = alice.get(&format!("/sync?since={since}")).await.ok();
     let timeline = &synced["rooms"]["join"][&room_id]["timeline"];
-    assert_eq!((&timeline["limited"], &find(&timeline["events"], &late)), (&json!(false), &Value::Null));
+    assert_eq!(
+        (&timeline["limited"], &find(&timeline["events"], &late)),
+        (&json!(false), &Value::Null)
+    );
 }

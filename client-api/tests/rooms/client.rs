@@ -33,7 +33,12 @@ impl Answer {
 
     #[track_caller]
     pub fn refused(self, status: u16, code: &str) {
-        assert_eq!((self.0.as_u16(), &self.1["errcode"]), (status, &json!(code)), "{}", self.1);
+        assert_eq!(
+            (self.0.as_u16(), &self.1["errcode"]),
+            (status, &json!(code)),
+            "{}",
+            self.1
+        );
         assert!(self.1["error"].is_string(), "{}", self.1);
     }
 }
@@ -45,21 +50,37 @@ pub async fn server() -> (Client, Client) {
     config.rate_limits.enabled = false;
     let database = Arc::new(TestDatabase::new().await);
     let key = SigningKey::from_seed("1", &[1; 32]).unwrap();
-    let engine: Arc<Engine> = Engine::start(config, database.connect().await, key, Outside::default()).await.unwrap();
+    let engine: Arc<Engine> = Engine::start(config, database.connect().await, key, Outside::default())
+        .await
+        .unwrap();
     let router = hearth_client_api::router(engine);
-    let nobody = Client { router, token: None, user_id: String::new(), database };
+    let nobody = Client {
+        router,
+        token: None,
+        user_id: String::new(),
+        database,
+    };
     (nobody.register("alice").await, nobody)
 }
 
 impl Client {
     /// A request; `path` is one of v3 unless it begins with `/_`.
     pub async fn send(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
-        let path = if path.starts_with("/_") { path.to_owned() } else { format!("/_matrix/client/v3{path}") };
+        let path = if path.starts_with("/_") {
+            path.to_owned()
+        } else {
+            format!("/_matrix/client/v3{path}")
+        };
         let mut request = Request::builder().method(method).uri(path.replace('#', "%23"));
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let response = self
+            .router
+            .clone()
+            .oneshot(request.body(body.into()).unwrap())
+            .await
+            .unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         Answer(status, serde_json::from_slice(&body).unwrap())
@@ -82,14 +103,22 @@ impl Client {
     }
 
     pub async fn register(&self, username: &str) -> Self {
-        let body = json!({ "username": username, "password": "password", "auth": { "type": "m.login.dummy" } });
+        let body =
+            json!({ "username": username, "password": "password", "auth": { "type": "m.login.dummy" } });
         let registered = self.post("/register", body).await.ok();
         let text = |key: &str| registered[key].as_str().unwrap().to_owned();
-        Self { token: Some(text("access_token")), user_id: text("user_id"), ..self.clone() }
+        Self {
+            token: Some(text("access_token")),
+            user_id: text("user_id"),
+            ..self.clone()
+        }
     }
 
     pub async fn create_room(&self, body: Value) -> String {
-        self.post("/createRoom", body).await.ok()["room_id"].as_str().unwrap().to_owned()
+        self.post("/createRoom", body).await.ok()["room_id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// A room that anyone may join.
@@ -102,14 +131,17 @@ impl Client {
     }
 
     pub async fn leave(&self, room_id: &str) {
-        self.post(&format!("/rooms/{room_id}/leave"), json!({})).await.ok();
+        self.post(&format!("/rooms/{room_id}/leave"), json!({}))
+            .await
+            .ok();
     }
 
     /// Sends an event of any type; its body, or its refusal.
     pub async fn try_send(&self, room_id: &str, event_type: &str, content: Value) -> Answer {
         static TXN: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let txn_id = TXN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.put(&format!("/rooms/{room_id}/send/{event_type}/{txn_id}"), content).await
+        self.put(&format!("/rooms/{room_id}/send/{event_type}/{txn_id}"), content)
+            .await
     }
 
     /// Sends a message; its ID.
@@ -120,7 +152,8 @@ impl Client {
 
     /// Says `text`; the ID of the message.
     pub async fn say_text(&self, room_id: &str, text: &str) -> String {
-        self.say(room_id, json!({ "msgtype": "m.text", "body": text })).await
+        self.say(room_id, json!({ "msgtype": "m.text", "body": text }))
+            .await
     }
 
     /// Sends a message that relates to another; its ID.
@@ -137,16 +170,26 @@ impl Client {
     /// Ignores a user.
     pub async fn ignore(&self, user_id: &str) {
         let path = format!("/user/{}/account_data/m.ignored_user_list", self.user_id);
-        self.put(&path, json!({ "ignored_users": { user_id: {} } })).await.ok();
+        self.put(&path, json!({ "ignored_users": { user_id: {} } }))
+            .await
+            .ok();
     }
 
     pub async fn set_state(&self, room_id: &str, event_type: &str, content: Value) -> String {
-        let set = self.put(&format!("/rooms/{room_id}/state/{event_type}/"), content).await.ok();
+        let set = self
+            .put(&format!("/rooms/{room_id}/state/{event_type}/"), content)
+            .await
+            .ok();
         set["event_id"].as_str().unwrap().to_owned()
     }
 
     pub async fn redact(&self, room_id: &str, event_id: &str) {
-        self.put(&format!("/rooms/{room_id}/redact/{event_id}/{event_id}"), json!({})).await.ok();
+        self.put(
+            &format!("/rooms/{room_id}/redact/{event_id}/{event_id}"),
+            json!({}),
+        )
+        .await
+        .ok();
     }
 }
 
@@ -166,5 +209,10 @@ pub fn query(value: &Value) -> String {
 /// The IDs of a list of events.
 #[track_caller]
 pub fn ids(events: &Value) -> Vec<&str> {
-    events.as_array().unwrap().iter().map(|event| event["event_id"].as_str().unwrap()).collect()
+    events
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["event_id"].as_str().unwrap())
+        .collect()
 }

@@ -32,34 +32,65 @@ async fn a_public_room_is_described_to_anyone() {
     for room in [&room_id, "#cheese:example.org"] {
         let mut summary = nobody.get(&path(room)).await.ok();
         // Left out, it is public.
-        summary.as_object_mut().unwrap().entry("join_rule").or_insert(json!("public"));
+        summary
+            .as_object_mut()
+            .unwrap()
+            .entry("join_rule")
+            .or_insert(json!("public"));
         assert_eq!(summary, expected);
     }
     let bob = nobody.register("bob").await;
     assert_eq!(bob.get(&path(&room_id)).await.ok()["membership"], "leave");
     bob.join(&room_id).await;
     let summary = bob.get(&path(&room_id)).await.ok();
-    assert_eq!((&summary["membership"], &summary["num_joined_members"]), (&json!("join"), &json!(2)));
+    assert_eq!(
+        (&summary["membership"], &summary["num_joined_members"]),
+        (&json!("join"), &json!(2))
+    );
 }
 
 #[tokio::test]
 async fn a_private_room_is_described_to_who_is_invited() {
     let (alice, nobody) = server().await;
     let bob = nobody.register("bob").await;
-    let room_id = alice.create_room(json!({ "preset": "private_chat", "name": "secret" })).await;
+    let room_id = alice
+        .create_room(json!({ "preset": "private_chat", "name": "secret" }))
+        .await;
     bob.get(&path(&room_id)).await.refused(404, "M_NOT_FOUND");
     nobody.get(&path(&room_id)).await.refused(404, "M_NOT_FOUND");
-    alice.post(&format!("/rooms/{room_id}/invite"), json!({ "user_id": bob.user_id })).await.ok();
+    alice
+        .post(
+            &format!("/rooms/{room_id}/invite"),
+            json!({ "user_id": bob.user_id }),
+        )
+        .await
+        .ok();
     let summary = bob.get(&path(&room_id)).await.ok();
     assert_eq!(
-        [&summary["membership"], &summary["name"], &summary["join_rule"], &summary["world_readable"]],
-        [&json!("invite"), &json!("secret"), &json!("invite"), &json!(false)]
+        [
+            &summary["membership"],
+            &summary["name"],
+            &summary["join_rule"],
+            &summary["world_readable"]
+        ],
+        [
+            &json!("invite"),
+            &json!("secret"),
+            &json!("invite"),
+            &json!(false)
+        ]
     );
     bob.join(&room_id).await;
     bob.leave(&room_id).await;
     bob.get(&path(&room_id)).await.refused(404, "M_NOT_FOUND");
-    nobody.get(&path("!nowhere:example.org")).await.refused(404, "M_NOT_FOUND");
-    nobody.get(&path("#nowhere:example.org")).await.refused(404, "M_NOT_FOUND");
+    nobody
+        .get(&path("!nowhere:example.org"))
+        .await
+        .refused(404, "M_NOT_FOUND");
+    nobody
+        .get(&path("#nowhere:example.org"))
+        .await
+        .refused(404, "M_NOT_FOUND");
     nobody.get(&path("nowhere")).await.refused(400, "M_INVALID_PARAM");
 }
 
@@ -72,12 +103,19 @@ async fn a_restricted_room_is_described_to_who_may_join_it() {
         "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": space }],
     });
     let initial = json!([{ "type": "m.room.join_rules", "content": rules }]);
-    let room_id = alice.create_room(json!({ "preset": "private_chat", "initial_state": initial })).await;
+    let room_id = alice
+        .create_room(json!({ "preset": "private_chat", "initial_state": initial }))
+        .await;
     bob.get(&path(&room_id)).await.refused(404, "M_NOT_FOUND");
     bob.join(&space).await;
     let summary = bob.get(&path(&room_id)).await.ok();
-    assert_eq!((&summary["join_rule"], &summary["allowed_room_ids"]), (&json!("restricted"), &json!([space])));
+    assert_eq!(
+        (&summary["join_rule"], &summary["allowed_room_ids"]),
+        (&json!("restricted"), &json!([space]))
+    );
     nobody.get(&path(&room_id)).await.refused(404, "M_NOT_FOUND");
-    alice.set_state(&room_id, "m.room.join_rules", json!({ "join_rule": "knock" })).await;
+    alice
+        .set_state(&room_id, "m.room.join_rules", json!({ "join_rule": "knock" }))
+        .await;
     assert_eq!(nobody.get(&path(&room_id)).await.ok()["join_rule"], "knock");
 }

@@ -46,6 +46,10 @@ impl Event {
         let is_edit = rel_type == "m.replace"
             && self.state_key().is_none()
             && (is_encrypted || content.new_content.is_some());
-        Some(Relation { rel_type, parent_id: event_id, is_edit })
+        Some(Relation {
+            rel_type,
+            parent_id: event_id,
+            is_edit,
+        })
     }
 }

@@ -1,13 +1,16 @@
 //! What the children of events come to together, served in `unsigned.m.relations` of each (client-server API,
 //! "Aggregations of child events").
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use hearth_storage::{
-    EventNid, Position, RoomNid, UserNid, account_data,
+    EventNid, Position, RoomNid, UserNid,
     relations::{self, Aggregate, Reader, Thread},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
@@ -60,7 +63,11 @@ struct Reference {
 impl Bundles {
     /// The events of which something may be bundled: not with state.
     pub fn parents<'a>(events: impl IntoIterator<Item = &'a Arc<Event>>) -> Vec<EventNid> {
-        events.into_iter().filter(|event| event.state_key().is_none()).map(|event| event.nid).collect()
+        events
+            .into_iter()
+            .filter(|event| event.state_key().is_none())
+            .map(|event| event.nid)
+            .collect()
     }
 
     /// What is bundled with `parents`, which may be of many rooms, for a reader: with one query, another where there are
@@ -76,21 +83,40 @@ impl Bundles {
             return Ok(Self::default());
         }
         let ignored = ignored_by(engine, user_nid).await?;
-        let reader = Reader { user_nid, ignored: &ignored, sight };
+        let reader = Reader {
+            user_nid,
+            ignored: &ignored,
+            sight,
+        };
         let mut connection = engine.db.acquire().await?;
         let mut aggregates = relations::aggregates(&mut connection, parents, reader).await?;
         // The last event of a thread is told with what became of it.
-        let latest = aggregates.iter().filter_map(|aggregate| Some(aggregate.thread?.latest));
-        let latest: Vec<EventNid> = latest.filter(|event_nid| !parents.contains(event_nid)).collect();
+        let latest = aggregates
+            .iter()
+            .filter_map(|aggregate| Some(aggregate.thread?.latest));
+        let known: HashSet<EventNid> = aggregates.iter().map(|aggregate| aggregate.parent_nid).collect();
+        let latest: Vec<EventNid> = latest.filter(|event_nid| !known.contains(event_nid)).collect();
         if !latest.is_empty() {
             aggregates.extend(relations::aggregates(&mut connection, &latest, reader).await?);
         }
         let wanted: Vec<EventNid> = aggregates.iter().flat_map(bundled).collect();
-        let loaded = engine.events.load_of_rooms(&mut connection, wanted, room_of).await?;
+        let loaded = engine
+            .events
+            .load_of_rooms(&mut connection, wanted, room_of)
+            .await?;
         let bundles = aggregates.into_iter().map(|aggregate| {
-            let thread = aggregate.thread.and_then(|thread| Some((thread, Arc::clone(loaded.get(&thread.latest)?))));
+            let thread = aggregate
+                .thread
+                .and_then(|thread| Some((thread, Arc::clone(loaded.get(&thread.latest)?))));
             let edit = aggregate.edit.and_then(|edit| loaded.get(&edit).cloned());
-            (aggregate.parent_nid, Bundle { edit, thread, references: aggregate.references })
+            (
+                aggregate.parent_nid,
+                Bundle {
+                    edit,
+                    thread,
+                    references: aggregate.references,
+                },
+            )
         });
         Ok(Self(bundles.collect()))
     }
@@ -100,8 +126,13 @@ impl Bundles {
         let bundle = self.0.get(&event.nid)?;
         // Whoever redacts an event takes back its edits with it.
         let edit = bundle.edit.as_ref().filter(|_| event.redacted_because.is_none());
-        let chunk: Vec<Reference> =
-            bundle.references.iter().map(|event_id| Reference { event_id: event_id.clone() }).collect();
+        let chunk: Vec<Reference> = bundle
+            .references
+            .iter()
+            .map(|event_id| Reference {
+                event_id: event_id.clone(),
+            })
+            .collect();
         let served = Served {
             replace: edit.map(|edit| edit.to_client(format, viewer, None, None, None)),
             thread: bundle.thread.as_ref().map(|(thread, latest)| ServedThread {
@@ -119,20 +150,23 @@ impl Bundles {
 
 /// The events that an aggregate is served with.
 fn bundled(aggregate: &Aggregate) -> impl Iterator<Item = EventNid> + use<> {
-    aggregate.edit.into_iter().chain(aggregate.thread.map(|thread| thread.latest))
+    aggregate
+        .edit
+        .into_iter()
+        .chain(aggregate.thread.map(|thread| thread.latest))
 }
 
-/// The IDs of the users whom a user ignores.
+/// The IDs of the users whose children count for nothing to a user.
 pub(super) async fn ignored_by(engine: &Engine, user_nid: UserNid) -> Result<Vec<String>, Error> {
-    #[derive(Deserialize)]
-    struct List {
-        ignored_users: serde_json::Map<String, serde_json::Value>,
-    }
-    if users::load(engine, user_nid).await?.account_data == Position(0) {
+    let user = users::load(engine, user_nid).await?;
+    if !user.preferences.ignores_anybody() {
         return Ok(Vec::new());
     }
-    let mut connection = engine.db.acquire().await?;
-    let content = account_data::find(&mut connection, user_nid, None, "m.ignored_user_list").await?;
-    let list = content.and_then(|content| serde_json::from_str::<List>(&content).ok());
-    Ok(list.map(|list| list.ignored_users.keys().cloned().collect()).unwrap_or_default())
+    // Nobody ignores themselves, whatever their list says.
+    let own = engine.interner.user_ids(&[user_nid]).await?.remove(&user_nid);
+    let others = user
+        .preferences
+        .ignored()
+        .filter(|user_id| own.as_deref() != Some(*user_id));
+    Ok(others.map(ToString::to_string).collect())
 }

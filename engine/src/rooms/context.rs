@@ -59,15 +59,30 @@ pub async fn context(
     };
     let user = users::load(engine, requester.user_nid).await?;
     let viewer = (requester.user_nid, &*user.preferences);
-    let around = Around { engine, room: &room, sight: &sight, filter, viewer, upto };
+    let around = Around {
+        engine,
+        room: &room,
+        sight: &sight,
+        filter,
+        viewer,
+        upto,
+    };
     let (before, after) = around.walk(&event, limit.min(MAX_LIMIT)).await?;
 
     let mut events: Vec<Arc<Event>> = before.events.clone();
     events.push(Arc::clone(&event));
     events.extend(after.events.iter().cloned());
     let membership = |other: &Event| {
-        let at = || before.membership_at(&sight, other).or_else(|| after.membership_at(&sight, other));
-        if other.nid == event.nid { sight.membership_at(position) } else { at() }
+        let at = || {
+            before
+                .membership_at(&sight, other)
+                .or_else(|| after.membership_at(&sight, other))
+        };
+        if other.nid == event.nid {
+            sight.membership_at(position)
+        } else {
+            at()
+        }
     };
     let last = after.events.last().unwrap_or(&event);
     let state = state_at(engine, &room, last, &events, filter).await?;
@@ -81,7 +96,10 @@ pub async fn context(
         events_before: served,
         event,
         events_after,
-        state: serve::to_client(engine, &room, &state, requester, ClientFormat::WithRoomId, |_| None).await?,
+        state: serve::to_client(engine, &room, &state, requester, ClientFormat::WithRoomId, |_| {
+            None
+        })
+        .await?,
     })
 }
 
@@ -97,14 +115,40 @@ struct Around<'a> {
 impl Around<'_> {
     /// The events before and after one, `limit` together: half of them on each side.
     async fn walk(&self, event: &Event, limit: usize) -> Result<(Walked, Walked), Error> {
-        let Self { engine, room, sight, filter, viewer, upto } = *self;
+        let Self {
+            engine,
+            room,
+            sight,
+            filter,
+            viewer,
+            upto,
+        } = *self;
         let mut transaction = engine.db.begin_read().await?;
         let mut side = async |direction, to, limit| {
-            let walk = Walk { engine, room, sight, filter, viewer, direction, upto };
-            walk.run(&mut transaction, walk.beyond(event.place), to, limit).await
+            let walk = Walk {
+                engine,
+                room,
+                sight,
+                filter,
+                viewer,
+                direction,
+                upto,
+            };
+            walk.run(&mut transaction, walk.beyond(event.place), to, limit)
+                .await
         };
-        let before = side(Direction::Backward, hearth_storage::events::Place::START, limit / 2).await?;
-        let after = side(Direction::Forward, hearth_storage::events::Place::END, limit - limit / 2).await?;
+        let before = side(
+            Direction::Backward,
+            hearth_storage::events::Place::START,
+            limit / 2,
+        )
+        .await?;
+        let after = side(
+            Direction::Forward,
+            hearth_storage::events::Place::END,
+            limit - limit / 2,
+        )
+        .await?;
         Ok((before, after))
     }
 }
@@ -131,8 +175,15 @@ async fn state_at(
                 &**event_type != "m.room.member" || senders.contains(&**state_key)
             })
         };
-        wanted = state.iter().filter(|(key_nid, _)| is_told(*key_nid)).map(|(_, event_nid)| event_nid).collect();
+        wanted = state
+            .iter()
+            .filter(|(key_nid, _)| is_told(*key_nid))
+            .map(|(_, event_nid)| event_nid)
+            .collect();
     }
     let found = read::events(engine, room, wanted).await?;
-    Ok(found.into_values().filter(|event| matches(filter, event)).collect())
+    Ok(found
+        .into_values()
+        .filter(|event| matches(filter, event))
+        .collect())
 }

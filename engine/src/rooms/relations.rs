@@ -76,19 +76,33 @@ pub async fn relations(
     let head = engine.log.head();
     let ignored = ignored_by(engine, requester.user_nid).await?;
     let ranges = ranges_of(&room, &sight, head);
-    let reader = Reader { user_nid: requester.user_nid, ignored: &ignored, sight: &ranges };
+    let reader = Reader {
+        user_nid: requester.user_nid,
+        ignored: &ignored,
+        sight: &ranges,
+    };
     let limit = request.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let backwards = request.direction == Direction::Backward;
     let depth = if request.recurse { MAX_DEPTH } else { 1 };
 
     let mut transaction = engine.db.begin_read().await.map_err(Error::from)?;
-    let (oldest, newest) = if backwards { (request.to, request.from) } else { (request.from, request.to) };
+    let (oldest, newest) = if backwards {
+        (request.to, request.from)
+    } else {
+        (request.from, request.to)
+    };
     let after = boundary(engine, &mut transaction, &room, oldest, Place::START, head).await?;
     let before = boundary(engine, &mut transaction, &room, newest, Place::END, head).await?;
-    let mut page = RelationsPage { chunk: Vec::new(), next: None, depth: request.recurse.then_some(depth) };
+    let mut page = RelationsPage {
+        chunk: Vec::new(),
+        next: None,
+        depth: request.recurse.then_some(depth),
+    };
     let type_nid = match request.event_type {
         Some(event_type) => {
-            let type_nid = interned::find_type(&mut transaction, event_type).await.map_err(Error::from)?;
+            let type_nid = interned::find_type(&mut transaction, event_type)
+                .await
+                .map_err(Error::from)?;
             // No event ever had this type.
             let Some(type_nid) = type_nid else { return Ok(page) };
             Some(type_nid)
@@ -114,11 +128,16 @@ pub async fn relations(
     let events = in_order(engine, &mut transaction, &room, &event_nids).await?;
     drop(transaction);
 
-    page.next = found.last().filter(|_| is_more).map(|last| HistoryToken::Place(match backwards {
-        true => just_before(last.place),
-        false => last.place,
-    }));
-    let positions: HashMap<EventNid, Position> = found.iter().map(|child| (child.event_nid, child.position)).collect();
+    page.next = found.last().filter(|_| is_more).map(|last| {
+        HistoryToken::Place(match backwards {
+            true => just_before(last.place),
+            false => last.place,
+        })
+    });
+    let positions: HashMap<EventNid, Position> = found
+        .iter()
+        .map(|child| (child.event_nid, child.position))
+        .collect();
     let membership = |event: &Event| sight.membership_at(*positions.get(&event.nid)?);
     let shown = (&sight, head.position);
     page.chunk = serve::with_relations(engine, &room, &events, requester, shown, membership).await?;
@@ -163,11 +182,21 @@ pub async fn threads(
     let head = engine.log.head();
     let ignored = ignored_by(engine, requester.user_nid).await?;
     let mut transaction = engine.db.begin_read().await.map_err(Error::from)?;
-    let mut sights =
-        visibility::load(engine, &mut transaction, &[&room], &requester.user_id, head.position).await?;
+    let mut sights = visibility::load(
+        engine,
+        &mut transaction,
+        &[&room],
+        &requester.user_id,
+        head.position,
+    )
+    .await?;
     let sight = sights.remove(&room.nid).unwrap_or_default();
     let ranges = ranges_of(&room, &sight, head);
-    let reader = Reader { user_nid: requester.user_nid, ignored: &ignored, sight: &ranges };
+    let reader = Reader {
+        user_nid: requester.user_nid,
+        ignored: &ignored,
+        sight: &ranges,
+    };
     let before = boundary(engine, &mut transaction, &room, request.from, Place::END, head).await?;
     let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
     let (before, participated) = (beyond(before), request.participated);
@@ -181,18 +210,27 @@ pub async fn threads(
     drop(transaction);
 
     for root in &mut roots {
-        if ignored.iter().any(|user_id| user_id == root.sender().as_str()) && root.sender_nid != requester.user_nid {
+        if ignored.iter().any(|user_id| user_id == root.sender().as_str())
+            && root.sender_nid != requester.user_nid
+        {
             *root = Arc::new(without_content(root, &room.rules).map_err(Error::from)?);
         }
     }
-    let next = found.last().filter(|_| is_more).map(|(_, latest)| HistoryToken::Place(just_before(*latest)));
+    let next = found
+        .last()
+        .filter(|_| is_more)
+        .map(|(_, latest)| HistoryToken::Place(just_before(*latest)));
     let shown = (&sight, head.position);
     let chunk = serve::with_relations(engine, &room, &roots, requester, shown, |_| None).await?;
     Ok(ThreadsPage { chunk, next })
 }
 
 fn ranges_of(room: &Room, sight: &Sight, head: LogHead) -> Vec<(RoomNid, Position, Position)> {
-    sight.ranges(head.position).into_iter().map(|(from, to)| (room.nid, from, to)).collect()
+    sight
+        .ranges(head.position)
+        .into_iter()
+        .map(|(from, to)| (room.nid, from, to))
+        .collect()
 }
 
 async fn boundary(
@@ -211,12 +249,18 @@ async fn boundary(
 
 /// The first place after a boundary, which is after its own.
 fn beyond(boundary: Place) -> Place {
-    Place { sub: boundary.sub.saturating_add(1), ..boundary }
+    Place {
+        sub: boundary.sub.saturating_add(1),
+        ..boundary
+    }
 }
 
 /// The boundary before a place.
 fn just_before(place: Place) -> Place {
-    Place { sub: place.sub.saturating_sub(1), ..place }
+    Place {
+        sub: place.sub.saturating_sub(1),
+        ..place
+    }
 }
 
 /// Events by number, in that order; those that can't be read are passed over.
@@ -226,6 +270,12 @@ async fn in_order(
     room: &Room,
     event_nids: &[EventNid],
 ) -> Result<Vec<Arc<Event>>, Error> {
-    let events = engine.events.load(connection, room.in_room(), event_nids.iter().copied()).await?;
-    Ok(event_nids.iter().filter_map(|event_nid| events.get(event_nid).cloned()).collect())
+    let events = engine
+        .events
+        .load(connection, room.in_room(), event_nids.iter().copied())
+        .await?;
+    Ok(event_nids
+        .iter()
+        .filter_map(|event_nid| events.get(event_nid).cloned())
+        .collect())
 }

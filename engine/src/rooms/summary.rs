@@ -10,10 +10,7 @@ use ruma::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{
-    Room, by_id, read, restricted, serve,
-    visibility::HistoryVisibility,
-};
+use super::{Room, by_id, read, restricted, serve, visibility::HistoryVisibility};
 use crate::{Engine, Error, accounts::Requester, aliases, events::Event, users};
 
 /// What a summary is made of, all with an empty state key.
@@ -57,16 +54,25 @@ pub async fn summary(
 ) -> Result<Summary, SummaryError> {
     let room_id = match <&ruma::RoomId>::try_from(room) {
         Ok(room_id) => room_id.to_owned(),
-        Err(alias) => aliases::resolve(engine, alias).await?.ok_or(SummaryError::NotFound)?,
+        Err(alias) => aliases::resolve(engine, alias)
+            .await?
+            .ok_or(SummaryError::NotFound)?,
     };
     let room = by_id(engine, &room_id).await?.ok_or(SummaryError::NotFound)?;
     let state = current(engine, &room).await?;
     let summary = describe(&room, &state);
     let known = match requester {
-        Some(requester) => users::load(engine, requester.user_nid).await?.rooms.get(&room.nid).map(|room| room.membership),
+        Some(requester) => users::load(engine, requester.user_nid)
+            .await?
+            .rooms
+            .get(&room.nid)
+            .map(|room| room.membership),
         None => None,
     };
-    let is_close = matches!(known, Some(Membership::Join | Membership::Invite | Membership::Knock));
+    let is_close = matches!(
+        known,
+        Some(Membership::Join | Membership::Invite | Membership::Knock)
+    );
     if !is_close && !is_open(&summary) {
         // Who could join it because of another room they are in.
         let may_join = match requester {
@@ -78,7 +84,10 @@ pub async fn summary(
         }
     }
     let membership = requester.map(|_| known.map_or("leave", serve::name_of));
-    Ok(Summary { room: summary, membership })
+    Ok(Summary {
+        room: summary,
+        membership,
+    })
 }
 
 /// Whether anyone may know of the room.
@@ -94,13 +103,21 @@ type Current = HashMap<&'static str, Arc<Event>>;
 
 /// The current state events of [`TYPES`], with one query if any is not in memory.
 async fn current(engine: &Engine, room: &Room) -> Result<Current, Error> {
-    let keys = engine.interner.keys(&TYPES.map(|event_type| (event_type, ""))).await?;
-    let nids = room.read(|view| keys.iter().map(|key_nid| view.state.get(*key_nid)).collect::<Vec<_>>());
+    let keys = engine
+        .interner
+        .keys(&TYPES.map(|event_type| (event_type, "")))
+        .await?;
+    let nids = room.read(|view| {
+        keys.iter()
+            .map(|key_nid| view.state.get(*key_nid))
+            .collect::<Vec<_>>()
+    });
     let nids = nids.unwrap_or_default();
     let events = read::events(engine, room, nids.iter().flatten().copied()).await?;
-    let found = TYPES.iter().zip(&nids).filter_map(|(event_type, event_nid)| {
-        Some((*event_type, Arc::clone(events.get(&(*event_nid)?)?)))
-    });
+    let found = TYPES
+        .iter()
+        .zip(&nids)
+        .filter_map(|(event_type, event_nid)| Some((*event_type, Arc::clone(events.get(&(*event_nid)?)?))));
     Ok(found.collect())
 }
 
@@ -112,7 +129,9 @@ fn describe(room: &Room, state: &Current) -> RoomSummary {
     let is = |event_type: &str, key: &str, value: &str| {
         content(event_type).is_some_and(|content| content.get(key).and_then(Value::as_str) == Some(value))
     };
-    let visibility = state.get("m.room.history_visibility").map(|event| HistoryVisibility::of(event));
+    let visibility = state
+        .get("m.room.history_visibility")
+        .map(|event| HistoryVisibility::of(event));
     let joined = room.read(|view| view.members.joined()).unwrap_or(0);
     let mut summary = RoomSummary::new(
         room.id.clone(),
@@ -127,7 +146,9 @@ fn describe(room: &Room, state: &Current) -> RoomSummary {
     summary.canonical_alias = content("m.room.canonical_alias").and_then(|content| field(&content, "alias"));
     summary.name = content("m.room.name").and_then(|content| text(&content, "name"));
     summary.topic = content("m.room.topic").and_then(|content| text(&content, "topic"));
-    summary.avatar_url = content("m.room.avatar").and_then(|content| text(&content, "url")).map(Into::into);
+    summary.avatar_url = content("m.room.avatar")
+        .and_then(|content| text(&content, "url"))
+        .map(Into::into);
     summary.room_type = content("m.room.create").and_then(|content| field(&content, "type"));
     summary.encryption = content("m.room.encryption").and_then(|content| field(&content, "algorithm"));
     summary.room_version = Some(room.version.clone());

@@ -61,6 +61,11 @@ impl Preferences {
         self.ignored.contains(user_id)
     }
 
+    /// Those from whom the user wants to hear nothing.
+    pub(crate) fn ignored(&self) -> impl Iterator<Item = &UserId> {
+        self.ignored.iter().map(|user_id| &**user_id)
+    }
+
     /// Whether an event is withheld from `viewer`, whose preferences these are: they ignore its sender, and it is no
     /// state (client-server API, "Ignoring Users").
     pub(crate) fn withholds(&self, event: &Event, viewer: UserNid) -> bool {
