@@ -3,12 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hearth_storage::log::Receipt;
-
 use super::*;
 use crate::{
     dice::Dice,
-    truth::{Key, StateIds, TrueRoom, key_of},
+    truth::{StateIds, key_of},
 };
 
 /// How a client asks.
@@ -42,16 +40,20 @@ pub struct ClientRoom {
     pub summary: BTreeMap<String, Value>,
     pub receipts: BTreeMap<(String, String), String>,
     pub account_data: BTreeMap<String, Value>,
-    invite_state: Vec<Value>,
-    sights: Vec<Sighting>,
+    pub invite_state: Vec<Value>,
+    pub sights: Vec<Sighting>,
 }
 
 /// What a client had in mind at some moment, to be compared with the truth.
-enum Sighting {
+pub enum Sighting {
     /// The whole state.
     State(Moment, StateIds),
     /// The member event of a sender.
-    Sender { at: Moment, sender: String, member: Option<String> },
+    Sender {
+        at: Moment,
+        sender: String,
+        member: Option<String>,
+    },
     /// An event, as it was told.
     Event(Value),
     /// A state event that was told of a room that the user was out of.
@@ -60,21 +62,11 @@ enum Sighting {
 
 /// A moment of a room.
 #[derive(Debug, Clone)]
-enum Moment {
+pub enum Moment {
     /// When the log had come to a position.
     At(Position),
     Before(String),
     After(String),
-}
-
-impl Moment {
-    fn state(&self, room: &TrueRoom) -> StateIds {
-        match self {
-            Self::At(position) => room.state_at(*position),
-            Self::Before(event_id) => room.state_before(room.index_of(event_id)),
-            Self::After(event_id) => room.state_after(room.index_of(event_id)).clone(),
-        }
-    }
 }
 
 impl Client {
@@ -98,10 +90,16 @@ impl Client {
             "state": { "lazy_load_members": self.habits.lazy_members },
         } });
         let state_after = self.habits.state_after;
-        let response = sync_json(engine, &self.requester, self.token.as_deref(), filter, |request| {
-            request.use_state_after = state_after;
-            request.full_state = full_state;
-        });
+        let response = sync_json(
+            engine,
+            &self.requester,
+            self.token.as_deref(),
+            filter,
+            |request| {
+                request.use_state_after = state_after;
+                request.full_state = full_state;
+            },
+        );
         let response = response.await?;
         let result = self.apply(engine, dice, &response, limit).await;
         result.map_err(|error| format!("{error}, in {response:#}"))
@@ -117,9 +115,17 @@ impl Client {
         let next = response["next_batch"].as_str().unwrap().to_owned();
         let position = position_in(&next);
         for event in list(&response["account_data"]["events"]) {
-            self.account_data.insert(event["type"].as_str().unwrap().to_owned(), event["content"].clone());
+            self.account_data.insert(
+                event["type"].as_str().unwrap().to_owned(),
+                event["content"].clone(),
+            );
         }
-        let walk = Walk { engine, requester: self.requester.clone(), before: self.token.clone(), to_the_token: self.is_alone };
+        let walk = Walk {
+            engine,
+            requester: self.requester.clone(),
+            before: self.token.clone(),
+            to_the_token: self.is_alone,
+        };
         for (room_id, section) in object(&response["rooms"]["join"]) {
             let room_id = OwnedRoomId::try_from(room_id.as_str()).unwrap();
             let room = self.rooms.entry(room_id.clone()).or_default();
@@ -133,10 +139,14 @@ impl Client {
             let room_id = OwnedRoomId::try_from(room_id.as_str()).unwrap();
             let room = self.rooms.entry(room_id.clone()).or_default();
             room.membership = "leave".to_owned();
-            let told = list(&section["state"]["events"]).iter().chain(list(&section["state_after"]["events"]));
-            room.sights.extend(told.map(|event| Sighting::StateOfLeft(id_of(event))));
+            let told = list(&section["state"]["events"])
+                .iter()
+                .chain(list(&section["state_after"]["events"]));
+            room.sights
+                .extend(told.map(|event| Sighting::StateOfLeft(id_of(event))));
             let timeline = list(&section["timeline"]["events"]);
-            room.sights.extend(timeline.iter().map(|event| Sighting::Event(event.clone())));
+            room.sights
+                .extend(timeline.iter().map(|event| Sighting::Event(event.clone())));
             // Whoever was in the room until then knows its history up to there. What others are told of it, that they
             // were refused or banned, is no part of a history that they know.
             let leave = timeline.iter().rfind(|event| {
@@ -149,7 +159,10 @@ impl Client {
             }
         }
         for (room_id, section) in object(&response["rooms"]["invite"]) {
-            let room = self.rooms.entry(OwnedRoomId::try_from(room_id.as_str()).unwrap()).or_default();
+            let room = self
+                .rooms
+                .entry(OwnedRoomId::try_from(room_id.as_str()).unwrap())
+                .or_default();
             room.membership = "invite".to_owned();
             room.invite_state = list(&section["invite_state"]["events"]).to_vec();
         }
@@ -159,37 +172,25 @@ impl Client {
 
     /// Pages back from the oldest events known to the beginning.
     pub async fn complete(&mut self, engine: &Arc<Engine>, dice: &mut Dice) -> Result<(), String> {
-        let walk = Walk { engine, requester: self.requester.clone(), before: None, to_the_token: false };
-        for (room_id, room) in self.rooms.iter_mut().filter(|(_, room)| room.membership == "join") {
+        let walk = Walk {
+            engine,
+            requester: self.requester.clone(),
+            before: None,
+            to_the_token: false,
+        };
+        for (room_id, room) in self
+            .rooms
+            .iter_mut()
+            .filter(|(_, room)| room.membership == "join")
+        {
             let Some(front) = room.front.take() else { continue };
             let older = walk.back(dice, room_id, &front, |_| false, None).await?;
             let ids = ids_of(&older);
-            room.events.extend(older.into_iter().map(|event| (id_of(&event), event)));
+            room.events
+                .extend(older.into_iter().map(|event| (id_of(&event), event)));
             room.known.splice(0..0, ids);
         }
         Ok(())
-    }
-
-    /// Compares all that this client came to know with the truth.
-    pub async fn check(&self, engine: &Arc<Engine>, db: &Database, truth: &Truth, dice: &mut Dice) {
-        let user_id = &self.requester.user_id;
-        for (room_id, true_room) in &truth.rooms {
-            let membership = true_room.membership(user_id);
-            let room = self.rooms.get(room_id);
-            let known = room.map(|room| room.membership.as_str());
-            match membership.as_deref() {
-                Some("join") => assert_eq!(known, Some("join"), "{user_id} in {room_id}"),
-                Some("invite") => assert_eq!(known, Some("invite"), "{user_id} in {room_id}"),
-                _ => assert!(!matches!(known, Some("join" | "invite")), "{user_id} in {room_id}: {known:?}"),
-            }
-            let Some(room) = room else { continue };
-            room.check_sights(self, true_room);
-            match room.membership.as_str() {
-                "join" => room.check_joined(self, engine, db, true_room, dice).await,
-                "invite" => room.check_invited(self, true_room),
-                _ => {}
-            }
-        }
     }
 }
 
@@ -217,7 +218,15 @@ impl Walk<'_> {
         'pages: while let Some(start) = from {
             let limit = 1 + dice.roll(7);
             let range = (Some(start.as_str()), to);
-            let (events, end) = page(self.engine, &self.requester, room_id, range, Direction::Backward, limit).await?;
+            let (events, end) = page(
+                self.engine,
+                &self.requester,
+                room_id,
+                range,
+                Direction::Backward,
+                limit,
+            )
+            .await?;
             assert!(events.len() <= limit);
             for event in events {
                 if is_known(&id_of(&event)) {
@@ -234,14 +243,23 @@ impl Walk<'_> {
 
 impl ClientRoom {
     /// Takes in a timeline, and what is missing before it.
-    async fn merge(&mut self, walk: &Walk<'_>, dice: &mut Dice, room_id: &RoomId, section: &Value) -> Result<(), String> {
+    async fn merge(
+        &mut self,
+        walk: &Walk<'_>,
+        dice: &mut Dice,
+        room_id: &RoomId,
+        section: &Value,
+    ) -> Result<(), String> {
         let timeline = list(&section["timeline"]["events"]);
-        self.sights.extend(timeline.iter().map(|event| Sighting::Event(event.clone())));
+        self.sights
+            .extend(timeline.iter().map(|event| Sighting::Event(event.clone())));
         let limited = section["timeline"]["limited"] == true || self.has_gap;
         let prev_batch = section["timeline"]["prev_batch"].as_str();
         let mut new: Vec<Value> = timeline.to_vec();
         let mut reaches_start = false;
-        let begins_known = new.first().is_some_and(|event| self.events.contains_key(&id_of(event)));
+        let begins_known = new
+            .first()
+            .is_some_and(|event| self.events.contains_key(&id_of(event)));
         if self.known.is_empty() {
             // Comes into view. The past waits until somebody looks.
             self.front = prev_batch.filter(|_| limited).map(ToOwned::to_owned);
@@ -258,36 +276,65 @@ impl ClientRoom {
                 event["type"] == "m.room.member" && event["state_key"] == walk.requester.user_id.as_str()
             };
             let came_and_went = self.membership != "join" || gap.iter().chain(&new).any(is_own);
-            if let Some(before) = walk.before.as_deref().filter(|_| walk.to_the_token && !came_and_went && dice.one_in(2)) {
+            if let Some(before) = walk
+                .before
+                .as_deref()
+                .filter(|_| walk.to_the_token && !came_and_went && dice.one_in(2))
+            {
                 // The token of the sync before ends the gap as well.
-                let same = walk.back(dice, room_id, prev_batch, |_| false, Some(before)).await?;
+                let same = walk
+                    .back(dice, room_id, prev_batch, |_| false, Some(before))
+                    .await?;
                 assert_eq!(ids_of(&same), ids_of(&gap), "paged to {before}");
             }
             new.splice(0..0, gap);
             // If what was known before is in the timeline, nothing of it is in the gap: it was paged to the beginning.
-            reaches_start = timeline.iter().any(|event| self.events.contains_key(&id_of(event)));
+            reaches_start = timeline
+                .iter()
+                .any(|event| self.events.contains_key(&id_of(event)));
         }
         // A timeline that starts anew comes with a state of its own.
         if new.iter().any(|event| self.events.contains_key(&id_of(event))) {
             self.state.clear();
         }
         // One that starts anew may reach back further than what was known.
-        if let Some(older) = new.iter().position(|event| self.known.first() == Some(&id_of(event))).filter(|at| *at > 0) {
-            assert!(limited, "{room_id}: only a timeline that starts anew may tell events again");
+        if let Some(older) = new
+            .iter()
+            .position(|event| self.known.first() == Some(&id_of(event)))
+            .filter(|at| *at > 0)
+        {
+            assert!(
+                limited,
+                "{room_id}: only a timeline that starts anew may tell events again"
+            );
             let older: Vec<Value> = new.drain(..older).collect();
             self.known.splice(0..0, ids_of(&older));
-            self.events.extend(older.into_iter().map(|event| (id_of(&event), event)));
+            self.events
+                .extend(older.into_iter().map(|event| (id_of(&event), event)));
             self.front = prev_batch.filter(|_| !reaches_start).map(ToOwned::to_owned);
         }
-        let overlap = new.iter().take_while(|event| self.events.contains_key(&id_of(event))).count();
+        let overlap = new
+            .iter()
+            .take_while(|event| self.events.contains_key(&id_of(event)))
+            .count();
         if overlap > 0 {
-            assert!(limited, "{room_id}: only a timeline that starts anew may tell events again");
-            assert_eq!(ids_of(&new[..overlap]), self.known[self.known.len() - overlap..], "{room_id}");
+            assert!(
+                limited,
+                "{room_id}: only a timeline that starts anew may tell events again"
+            );
+            assert_eq!(
+                ids_of(&new[..overlap]),
+                self.known[self.known.len() - overlap..],
+                "{room_id}"
+            );
         }
         for event in new.drain(overlap..) {
             let event_id = id_of(&event);
             self.known.push(event_id.clone());
-            assert!(self.events.insert(event_id.clone(), event).is_none(), "{room_id}: {event_id} is told twice");
+            assert!(
+                self.events.insert(event_id.clone(), event).is_none(),
+                "{room_id}: {event_id} is told twice"
+            );
         }
         Ok(())
     }
@@ -295,15 +342,26 @@ impl ClientRoom {
     /// Takes in what is told of the state, which is then what it is at `end`.
     fn apply_state(&mut self, habits: Habits, end: &Moment, section: &Value) {
         let timeline = list(&section["timeline"]["events"]);
-        let (told, absent) = if habits.state_after { ("state_after", "state") } else { ("state", "state_after") };
+        let (told, absent) = if habits.state_after {
+            ("state_after", "state")
+        } else {
+            ("state", "state_after")
+        };
         assert!(list(&section[absent]["events"]).is_empty(), "{section:#}");
         for event in list(&section[told]["events"]) {
             self.state.insert(key_of(event).unwrap(), id_of(event));
         }
         for event in timeline {
             let sender = event["sender"].as_str().unwrap().to_owned();
-            let member = self.state.get(&("m.room.member".to_owned(), sender.clone())).cloned();
-            let at = if habits.state_after { end.clone() } else { Moment::Before(id_of(event)) };
+            let member = self
+                .state
+                .get(&("m.room.member".to_owned(), sender.clone()))
+                .cloned();
+            let at = if habits.state_after {
+                end.clone()
+            } else {
+                Moment::Before(id_of(event))
+            };
             self.sights.push(Sighting::Sender { at, sender, member });
             if let Some(key) = key_of(event).filter(|_| !habits.state_after) {
                 self.state.insert(key, id_of(event));
@@ -319,188 +377,35 @@ impl ClientRoom {
             self.summary.insert(key.clone(), value.clone());
         }
         for event in list(&section["account_data"]["events"]) {
-            self.account_data.insert(event["type"].as_str().unwrap().to_owned(), event["content"].clone());
+            self.account_data.insert(
+                event["type"].as_str().unwrap().to_owned(),
+                event["content"].clone(),
+            );
         }
-        for event in list(&section["ephemeral"]["events"]).iter().filter(|event| event["type"] == "m.receipt") {
+        for event in list(&section["ephemeral"]["events"])
+            .iter()
+            .filter(|event| event["type"] == "m.receipt")
+        {
             for (event_id, by_type) in object(&event["content"]) {
                 for (receipt_type, by_user) in object(by_type) {
                     for (user_id, _) in object(by_user) {
-                        self.receipts.insert((receipt_type.clone(), user_id.clone()), event_id.clone());
+                        self.receipts
+                            .insert((receipt_type.clone(), user_id.clone()), event_id.clone());
                     }
                 }
             }
         }
     }
-
-    fn check_sights(&self, client: &Client, room: &TrueRoom) {
-        let user_id = &client.requester.user_id;
-        let who = format!("{user_id}, {:?}, in {}", client.habits, room.id);
-        let member_key = |sender: &String| ("m.room.member".to_owned(), sender.clone());
-        for sight in &self.sights {
-            match sight {
-                Sighting::State(at, state) => {
-                    assert_same_state(state, &at.state(room), room, &format!("{who} {at:?}"));
-                }
-                Sighting::Sender { at, sender, member } => {
-                    let should = at.state(room).get(&member_key(sender)).cloned();
-                    assert_eq!(*member, should, "{who}: {sender} {at:?}");
-                }
-                Sighting::Event(event) => check_told(event, user_id, room, &who),
-                Sighting::StateOfLeft(event_id) => {
-                    // Not from after they were out of it.
-                    let index = room.index_of(event_id);
-                    let was_in = room.events[index..].iter().enumerate().any(|(offset, _)| {
-                        room.membership_in(&room.state_before(index + offset), user_id).as_deref() == Some("join")
-                    });
-                    assert!(was_in, "{who} is told {}", room.events[index].pdu);
-                }
-            }
-        }
-    }
-
-    async fn check_joined(
-        &self,
-        client: &Client,
-        engine: &Arc<Engine>,
-        db: &Database,
-        room: &TrueRoom,
-        dice: &mut Dice,
-    ) {
-        let user_id = &client.requester.user_id;
-        let who = format!("{user_id}, {:?}, in {}", client.habits, room.id);
-        let current = state_ids(engine, &client.requester, &room.id).await.unwrap();
-        assert_same_state(&current, room.current(), room, "the current state");
-        if client.habits.lazy_members {
-            let without_members = |state: &StateIds| -> StateIds {
-                let others = state.iter().filter(|((event_type, _), _)| event_type != "m.room.member");
-                others.map(|(key, event_id)| (key.clone(), event_id.clone())).collect()
-            };
-            assert_same_state(&without_members(&self.state), &without_members(&current), room, &who);
-        } else {
-            assert_same_state(&self.state, &current, room, &who);
-        }
-        let visible = room.seen_by(user_id);
-        let paged = history(engine, &client.requester, &room.id, 1 + dice.roll(30)).await.unwrap();
-        assert_eq!(ids_of(&paged), visible, "{who}: pages show what is visible");
-        assert_eq!(self.known, visible, "{who}: what is known is what is visible");
-        for event in &paged {
-            self.check_content(event, user_id, room, &who);
-        }
-        self.check_summary(user_id, room, &who);
-        self.check_receipts(client, db, room, &who).await;
-    }
-
-    /// An event is known as it is, or its redaction is known.
-    fn check_content(&self, now: &Value, user_id: &ruma::UserId, room: &TrueRoom, who: &str) {
-        let told = &self.events[&id_of(now)];
-        if now["unsigned"]["redacted_because"].is_null() || !told["unsigned"]["redacted_because"].is_null() {
-            assert_eq!(told["content"], now["content"], "{who}: {told:#}");
-        } else {
-            let redaction = id_of(&now["unsigned"]["redacted_because"]);
-            let is_told = self.events.contains_key(&redaction) || !room.sees(user_id, room.index_of(&redaction));
-            assert!(is_told, "{who}: never told that {now:#} was redacted");
-        }
-    }
-
-    fn check_summary(&self, user_id: &ruma::UserId, room: &TrueRoom, who: &str) {
-        let members = room.current().iter().filter(|((event_type, _), _)| event_type == "m.room.member");
-        let members: Vec<(&str, String)> = members
-            .map(|((_, member), event_id)| {
-                let content = &room.find(event_id).unwrap().pdu["content"];
-                (member.as_str(), content["membership"].as_str().unwrap().to_owned())
-            })
-            .collect();
-        let count = |wanted: &str| json!(members.iter().filter(|(_, membership)| membership == wanted).count());
-        assert_eq!(self.summary.get("m.joined_member_count"), Some(&count("join")), "{who}");
-        // ruma leaves a count of zero as it is.
-        assert_eq!(self.summary.get("m.invited_member_count"), Some(&count("invite")), "{who}");
-        let name = room.current().get(&("m.room.name".to_owned(), String::new()));
-        if name.is_none() {
-            let others = |wanted: &[&str]| {
-                let others = members.iter().filter(|(member, membership)| {
-                    *member != user_id.as_str() && wanted.contains(&membership.as_str())
-                });
-                others.map(|(member, _)| json!(member)).collect::<Vec<_>>()
-            };
-            let mut expected = others(&["join", "invite"]);
-            if expected.is_empty() {
-                expected = others(&["leave", "ban"]);
-            }
-            let mut heroes = list(self.summary.get("m.heroes").unwrap_or(&Value::Null)).to_vec();
-            heroes.sort_by_key(Value::to_string);
-            expected.sort_by_key(Value::to_string);
-            if !expected.is_empty() {
-                assert_eq!(heroes, expected, "{who}");
-            }
-        }
-    }
-
-    async fn check_receipts(&self, client: &Client, db: &Database, room: &TrueRoom, who: &str) {
-        let mut connection = db.acquire().await.unwrap();
-        let (room_nids, end) = ([room.nid], Position(i64::MAX));
-        let rows = hearth_storage::receipts::of_rooms(&mut connection, &room_nids, Position(0), end).await.unwrap();
-        let rows: Vec<Receipt> = rows.into_iter().map(|(_, receipt)| receipt).collect();
-        let users: Vec<_> = rows.iter().map(|receipt| receipt.user_nid).collect();
-        let names: HashMap<_, _> =
-            hearth_storage::users::by_nids(&mut connection, &users).await.unwrap().into_iter().collect();
-        let visible = rows.iter().filter(|receipt| {
-            &*receipt.receipt_type == "m.read" || receipt.user_nid == client.requester.user_nid
-        });
-        let expected: BTreeMap<(String, String), String> = visible
-            .map(|receipt| {
-                let key = (receipt.receipt_type.to_string(), names[&receipt.user_nid].clone());
-                (key, receipt.event_id.to_string())
-            })
-            .collect();
-        assert_eq!(self.receipts, expected, "{who}");
-    }
-
-    fn check_invited(&self, client: &Client, room: &TrueRoom) {
-        let stripped: Vec<Key> = self.invite_state.iter().map(|event| key_of(event).unwrap()).collect();
-        let own = ("m.room.member".to_owned(), client.requester.user_id.to_string());
-        for key in [own, ("m.room.create".to_owned(), String::new()), ("m.room.join_rules".to_owned(), String::new())] {
-            assert!(stripped.contains(&key), "{} is invited to {} without {key:?}", client.requester.user_id, room.id);
-        }
-    }
-}
-
-/// An event in a timeline: it was to be seen, or speaks of the reader, and what is said around it is true.
-fn check_told(event: &Value, user_id: &ruma::UserId, room: &TrueRoom, who: &str) {
-    let index = room.index_of(&id_of(event));
-    let is_own = event["type"] == "m.room.member" && event["state_key"] == user_id.as_str();
-    assert!(is_own || room.sees(user_id, index), "{who} may not see {event:#}");
-    if let Some(membership) = event["unsigned"]["membership"].as_str() {
-        let is = room.membership_in(room.state_after(index), user_id).unwrap_or_else(|| "leave".to_owned());
-        assert_eq!(membership, is, "{who}: {event:#}");
-    }
-    let replaced = event["unsigned"]["replaces_state"].as_str();
-    assert_eq!(replaced, room.events[index].replaced.as_deref(), "{who}: {event:#}");
-}
-
-fn assert_same_state(is: &StateIds, should: &StateIds, room: &TrueRoom, what: &str) {
-    if is == should {
-        return;
-    }
-    let describe = |event_id: Option<&String>| match event_id.and_then(|event_id| room.find(event_id)) {
-        Some(event) => format!("#{} at {}: {}", event.sequence, event.position, event.pdu["content"]),
-        None => format!("{event_id:?}"),
-    };
-    let keys: std::collections::BTreeSet<&Key> = is.keys().chain(should.keys()).collect();
-    let differing = keys.into_iter().filter(|key| is.get(*key) != should.get(*key));
-    let differing: Vec<String> = differing
-        .map(|key| format!("{key:?} is {}\n    should be {}", describe(is.get(key)), describe(should.get(key))))
-        .collect();
-    panic!("{what}: the state is not what it should be:\n{}", differing.join("\n"));
 }
 
 pub fn position_in(token: &str) -> Position {
     Position(token.split('_').nth(1).unwrap().parse().unwrap())
 }
 
-fn list(value: &Value) -> &[Value] {
+pub fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn object(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+pub fn object(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }

@@ -1,6 +1,7 @@
 //! Rooms and sync, on a real PostgreSQL: what clients come to know is compared with what the tables say, through
 //! restarts, eviction, faults and concurrency.
 
+mod checked;
 mod client;
 mod dice;
 mod failover;
@@ -11,6 +12,7 @@ mod people;
 mod redactions;
 mod states;
 mod synced;
+mod told;
 mod truth;
 mod visibility;
 
@@ -73,14 +75,32 @@ impl Server {
         let database = TestDatabase::new().await;
         let db = database.connect().await;
         let engine = engine_on(&db, room_memory_bytes, Outside::default()).await;
-        Self { engine, db, database, room_memory_bytes }
+        Self {
+            engine,
+            db,
+            database,
+            room_memory_bytes,
+        }
     }
 
     async fn with_tail(tail: Arc<dyn LogTail>) -> Self {
         let database = TestDatabase::new().await;
         let db = database.connect().await;
-        let engine = engine_on(&db, 256 << 20, Outside { tail, ..Outside::default() }).await;
-        Self { engine, db, database, room_memory_bytes: 256 << 20 }
+        let engine = engine_on(
+            &db,
+            256 << 20,
+            Outside {
+                tail,
+                ..Outside::default()
+            },
+        )
+        .await;
+        Self {
+            engine,
+            db,
+            database,
+            room_memory_bytes: 256 << 20,
+        }
     }
 
     /// Another engine on the same database, which takes over and knows nothing yet.
@@ -97,7 +117,9 @@ impl Server {
     /// Drops the database. A test that fails leaves it for whoever wants to look.
     async fn end(self) {
         self.engine.shutdown.cancel();
-        let Self { engine, db, database, .. } = self;
+        let Self {
+            engine, db, database, ..
+        } = self;
         drop((engine, db));
         database.drop_now().await;
     }
@@ -110,8 +132,12 @@ impl Server {
             ..Registration::default()
         };
         let auth = uiaa::AuthData::Dummy(uiaa::Dummy::new());
-        let registered = register::register(&self.engine, registration, Some(&auth)).await.unwrap();
-        authenticate(&self.engine, &registered.login.unwrap().access_token).await.unwrap()
+        let registered = register::register(&self.engine, registration, Some(&auth))
+            .await
+            .unwrap();
+        authenticate(&self.engine, &registered.login.unwrap().access_token)
+            .await
+            .unwrap()
     }
 
     /// A user whom [`Server::user`] made, on another device.
@@ -125,7 +151,9 @@ impl Server {
     }
 
     async fn create(&self, creator: &Requester, request: Value) -> OwnedRoomId {
-        create_room(&self.engine, creator, create_request(request)).await.unwrap()
+        create_room(&self.engine, creator, create_request(request))
+            .await
+            .unwrap()
     }
 
     /// A room that anyone may join.
@@ -138,15 +166,27 @@ impl Server {
     }
 
     async fn leave(&self, user: &Requester, room_id: &RoomId) {
-        membership::leave(&self.engine, user, room_id, None).await.unwrap();
+        membership::leave(&self.engine, user, room_id, None)
+            .await
+            .unwrap();
     }
 
     async fn invite(&self, user: &Requester, room_id: &RoomId, whom: &Requester) {
-        membership::invite(&self.engine, user, room_id, &whom.user_id, None).await.unwrap();
+        membership::invite(&self.engine, user, room_id, &whom.user_id, None)
+            .await
+            .unwrap();
     }
 
     async fn say(&self, user: &Requester, room_id: &RoomId, text: &str) -> OwnedEventId {
-        say(&self.engine, user, room_id, text, &self.engine.entropy.alphanumeric(12)).await.unwrap()
+        say(
+            &self.engine,
+            user,
+            room_id,
+            text,
+            &self.engine.entropy.alphanumeric(12),
+        )
+        .await
+        .unwrap()
     }
 
     async fn set_state(
@@ -157,12 +197,16 @@ impl Server {
         state_key: &str,
         content: Value,
     ) -> OwnedEventId {
-        set_state(&self.engine, user, room_id, event_type, state_key, content).await.unwrap()
+        set_state(&self.engine, user, room_id, event_type, state_key, content)
+            .await
+            .unwrap()
     }
 
     async fn redact(&self, user: &Requester, room_id: &RoomId, event_id: &EventId) -> OwnedEventId {
         let txn_id = self.engine.entropy.alphanumeric(12);
-        send::redact(&self.engine, user, room_id, event_id, &txn_id, Some("no reason")).await.unwrap()
+        send::redact(&self.engine, user, room_id, event_id, &txn_id, Some("no reason"))
+            .await
+            .unwrap()
     }
 
     /// What the tables say of all rooms.
@@ -192,10 +236,21 @@ fn create_request(request: Value) -> CreateRequest {
     out.preset = text("preset").map(Into::into);
     out.name = text("name");
     out.room_version = text("room_version").map(|version| version.try_into().unwrap());
-    let list = |key: &str| request.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-    out.invite = list("invite").iter().map(|user_id| user_id.as_str().unwrap().try_into().unwrap()).collect();
-    out.initial_state =
-        list("initial_state").into_iter().map(|event| serde_json::from_value(event).unwrap()).collect();
+    let list = |key: &str| {
+        request
+            .get(key)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    out.invite = list("invite")
+        .iter()
+        .map(|user_id| user_id.as_str().unwrap().try_into().unwrap())
+        .collect();
+    out.initial_state = list("initial_state")
+        .into_iter()
+        .map(|event| serde_json::from_value(event).unwrap())
+        .collect();
     out
 }
 
@@ -207,7 +262,15 @@ async fn say(
     txn_id: &str,
 ) -> Result<OwnedEventId, SendMessageError> {
     let content = json!({ "msgtype": "m.text", "body": text }).to_string();
-    send::send_message(engine, user, room_id, TimelineEventType::RoomMessage, txn_id, &content).await
+    send::send_message(
+        engine,
+        user,
+        room_id,
+        TimelineEventType::RoomMessage,
+        txn_id,
+        &content,
+    )
+    .await
 }
 
 async fn set_state(
@@ -236,7 +299,9 @@ async fn sync_json(
         ..SyncRequest::default()
     };
     change(&mut request);
-    let response = sync(engine, requester, request).await.map_err(|error| format!("{error:?}"))?;
+    let response = sync(engine, requester, request)
+        .await
+        .map_err(|error| format!("{error:?}"))?;
     Ok(serde_json::to_value(&response).unwrap())
 }
 
@@ -250,14 +315,31 @@ async fn page(
     limit: usize,
 ) -> Result<(Vec<Value>, Option<String>), String> {
     let filter = Default::default();
-    let request = PageRequest { from, to, direction, limit, filter: &filter };
-    let page = messages(engine, requester, room_id, request).await.map_err(|error| format!("{error:?}"))?;
-    let events = page.chunk.iter().map(|event| serde_json::from_str(event.get()).unwrap()).collect();
+    let request = PageRequest {
+        from,
+        to,
+        direction,
+        limit,
+        filter: &filter,
+    };
+    let page = messages(engine, requester, room_id, request)
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    let events = page
+        .chunk
+        .iter()
+        .map(|event| serde_json::from_str(event.get()).unwrap())
+        .collect();
     Ok((events, page.end.map(|end| end.to_string())))
 }
 
 /// All of the history that a user may see, oldest first, in pages of `limit`.
-async fn history(engine: &Engine, requester: &Requester, room_id: &RoomId, limit: usize) -> Result<Vec<Value>, String> {
+async fn history(
+    engine: &Engine,
+    requester: &Requester,
+    room_id: &RoomId,
+    limit: usize,
+) -> Result<Vec<Value>, String> {
     let (mut all, mut from) = (Vec::new(), None);
     loop {
         let range = (from.as_deref(), None);
@@ -271,10 +353,20 @@ async fn history(engine: &Engine, requester: &Requester, room_id: &RoomId, limit
 }
 
 /// The whole state that a user may read: event IDs by type and key.
-async fn state_ids(engine: &Engine, requester: &Requester, room_id: &RoomId) -> Result<truth::StateIds, String> {
-    let state = read::state(engine, requester, room_id).await.map_err(|error| format!("{error:?}"))?;
-    let state = state.iter().map(|event| serde_json::from_str::<Value>(event.get()).unwrap());
-    Ok(state.map(|event| (truth::key_of(&event).unwrap(), id_of(&event))).collect())
+async fn state_ids(
+    engine: &Engine,
+    requester: &Requester,
+    room_id: &RoomId,
+) -> Result<truth::StateIds, String> {
+    let state = read::state(engine, requester, room_id)
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    let state = state
+        .iter()
+        .map(|event| serde_json::from_str::<Value>(event.get()).unwrap());
+    Ok(state
+        .map(|event| (truth::key_of(&event).unwrap(), id_of(&event)))
+        .collect())
 }
 
 fn id_of(event: &Value) -> String {
@@ -292,7 +384,9 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what} did not come to be"));
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not come to be"));
 }
 
 /// Runs `work`, which must be over within `limit`.

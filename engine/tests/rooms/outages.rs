@@ -37,20 +37,33 @@ async fn register(engine: &Arc<Engine>, username: &str) -> Requester {
         ..Registration::default()
     };
     let auth = uiaa::AuthData::Dummy(uiaa::Dummy::new());
-    let registered = register::register(engine, registration, Some(&auth)).await.unwrap();
-    authenticate(engine, &registered.login.unwrap().access_token).await.unwrap()
+    let registered = register::register(engine, registration, Some(&auth))
+        .await
+        .unwrap();
+    authenticate(engine, &registered.login.unwrap().access_token)
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn service_returns_when_the_database_does() {
     let scratch = Scratch::new();
     let postgres = PrivatePostgres::start(&scratch.0).await.unwrap();
-    let options = DatabaseOptions { url: postgres.url().to_owned(), max_connections: 6 };
+    let options = DatabaseOptions {
+        url: postgres.url().to_owned(),
+        max_connections: 6,
+    };
     let db = Database::connect(&options).await.unwrap();
     db.migrate().await.unwrap();
     let engine = engine_on(&db, 256 << 20, Outside::default()).await;
     let (alice, bob) = (register(&engine, "alice").await, register(&engine, "bob").await);
-    let room_id = create_room(&engine, &alice, create_request(json!({ "preset": "public_chat" }))).await.unwrap();
+    let room_id = create_room(
+        &engine,
+        &alice,
+        create_request(json!({ "preset": "public_chat" })),
+    )
+    .await
+    .unwrap();
     membership::join(&engine, &bob, &room_id, None).await.unwrap();
     say(&engine, &alice, &room_id, "before", "before").await.unwrap();
     let first = sync_json(&engine, &bob, None, json!({}), |_| ()).await.unwrap();
@@ -59,13 +72,21 @@ async fn service_returns_when_the_database_does() {
     // Bob waits through all of it.
     let waits = tokio::spawn({
         let (engine, bob) = (Arc::clone(&engine), bob.clone());
-        async move { sync_json(&engine, &bob, Some(&since), json!({}), |request| request.timeout = Duration::from_secs(60)).await }
+        async move {
+            sync_json(&engine, &bob, Some(&since), json!({}), |request| {
+                request.timeout = Duration::from_secs(60)
+            })
+            .await
+        }
     });
     let under_way = (0..8).map(|number| {
         let (engine, alice, room_id) = (Arc::clone(&engine), alice.clone(), room_id.clone());
         async move {
             let text = format!("{number}");
-            (text.clone(), within(BOUND, say(&engine, &alice, &room_id, &text, &text)).await)
+            (
+                text.clone(),
+                within(BOUND, say(&engine, &alice, &room_id, &text, &text)).await,
+            )
         }
     });
     postgres.stop().await;
@@ -76,7 +97,10 @@ async fn service_returns_when_the_database_does() {
     assert!(!engine.log.is_writable());
     // What is in memory is still told; what isn't is refused, and not for good.
     let reads = within(BOUND, state_ids(&engine, &bob, &room_id)).await;
-    assert!(reads.is_ok() || reads.as_ref().is_err_and(|error| error.contains("Unavailable")), "{reads:?}");
+    assert!(
+        reads.is_ok() || reads.as_ref().is_err_and(|error| error.contains("Unavailable")),
+        "{reads:?}"
+    );
     engine.drop_idle();
     let request = SyncRequest::default();
     let synced = within(BOUND, sync(&engine, &alice, request)).await;
@@ -94,20 +118,44 @@ async fn service_returns_when_the_database_does() {
     .await;
     until("the log is written", async || engine.log.is_writable()).await;
     let woken = within(PATIENCE, waits).await.unwrap().unwrap();
-    let timeline = woken["rooms"]["join"][room_id.as_str()]["timeline"]["events"].as_array().unwrap();
-    assert_eq!(id_of(timeline.last().unwrap()), sent.unwrap().as_str(), "{woken:#}");
+    let timeline = woken["rooms"]["join"][room_id.as_str()]["timeline"]["events"]
+        .as_array()
+        .unwrap();
+    assert_eq!(
+        id_of(timeline.last().unwrap()),
+        sent.unwrap().as_str(),
+        "{woken:#}"
+    );
     // What failed is sent again, and is there once.
     for number in 0..8 {
-        say(&engine, &alice, &room_id, &number.to_string(), &number.to_string()).await.unwrap();
+        say(
+            &engine,
+            &alice,
+            &room_id,
+            &number.to_string(),
+            &number.to_string(),
+        )
+        .await
+        .unwrap();
     }
     let truth = Truth::read(&db).await;
     let room = &truth.rooms[&room_id];
     room.check();
-    let bodies: std::collections::BTreeSet<&str> =
-        room.events.iter().filter_map(|event| event.pdu["content"]["body"].as_str()).collect();
-    let messages = room.events.iter().filter(|event| event.pdu["type"] == "m.room.message").count();
+    let bodies: std::collections::BTreeSet<&str> = room
+        .events
+        .iter()
+        .filter_map(|event| event.pdu["content"]["body"].as_str())
+        .collect();
+    let messages = room
+        .events
+        .iter()
+        .filter(|event| event.pdu["type"] == "m.room.message")
+        .count();
     assert_eq!((bodies.len(), messages), (10, 10));
-    assert_eq!(ids_of(&history(&engine, &bob, &room_id, 100).await.unwrap()), room.seen_by(&bob.user_id));
+    assert_eq!(
+        ids_of(&history(&engine, &bob, &room_id, 100).await.unwrap()),
+        room.seen_by(&bob.user_id)
+    );
     engine.shutdown.cancel();
     drop((engine, db));
     postgres.stop().await;
@@ -141,7 +189,12 @@ async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
                         Ok(_) => true,
                         Err(error) => {
                             let error = format!("{error:?}");
-                            assert!(["Unavailable", "terminating connection", "Conflict"].iter().any(|cause| error.contains(cause)), "{error}");
+                            assert!(
+                                ["Unavailable", "terminating connection", "Conflict"]
+                                    .iter()
+                                    .any(|cause| error.contains(cause)),
+                                "{error}"
+                            );
                             false
                         }
                     }
@@ -154,13 +207,26 @@ async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
     let truth = server.truth().await;
     let room = &truth.rooms[&room_id];
     room.check();
-    let mut bodies: Vec<&str> = room.events.iter().filter_map(|event| event.pdu["content"]["body"].as_str()).collect();
+    let mut bodies: Vec<&str> = room
+        .events
+        .iter()
+        .filter_map(|event| event.pdu["content"]["body"].as_str())
+        .collect();
     bodies.sort_unstable();
     let count = bodies.len();
     bodies.dedup();
     assert_eq!((count, bodies.len()), (100, 100));
-    until("memory follows", async || server.engine.log.head().position == server.log_end().await.1).await;
-    assert_eq!(&state_ids(&server.engine, &bob, &room_id).await.unwrap(), room.current());
-    assert_eq!(ids_of(&history(&server.engine, &bob, &room_id, 30).await.unwrap()), room.seen_by(&bob.user_id));
+    until("memory follows", async || {
+        server.engine.log.head().position == server.log_end().await.1
+    })
+    .await;
+    assert_eq!(
+        &state_ids(&server.engine, &bob, &room_id).await.unwrap(),
+        room.current()
+    );
+    assert_eq!(
+        ids_of(&history(&server.engine, &bob, &room_id, 30).await.unwrap()),
+        room.seen_by(&bob.user_id)
+    );
     server.end().await;
 }

@@ -30,7 +30,9 @@ impl Cast {
     pub async fn enter(&self, server: &Server) {
         let mut connection = server.db.acquire().await.unwrap();
         for [device, _] in &self.devices {
-            let user_nid = hearth_storage::users::intern(&mut connection, device.user_id.as_str()).await.unwrap();
+            let user_nid = hearth_storage::users::intern(&mut connection, device.user_id.as_str())
+                .await
+                .unwrap();
             assert_eq!(user_nid, device.user_nid);
         }
     }
@@ -61,7 +63,11 @@ impl World {
         self.deeds += 1;
         Deed {
             who: dice.roll(NAMES.len()),
-            room: if self.rooms.is_empty() { 0 } else { dice.roll(self.rooms.len()) },
+            room: if self.rooms.is_empty() {
+                0
+            } else {
+                dice.roll(self.rooms.len())
+            },
             whom: dice.roll(NAMES.len()),
             what: dice.roll(100),
             detail: dice.roll(1000),
@@ -75,13 +81,30 @@ impl World {
     /// Does it, if it is allowed; a failure of the server's is none that is forgiven. The answer is the event it made,
     /// where that is known.
     pub async fn act(&self, engine: &Arc<Engine>, cast: &Cast, deed: &Deed) -> Option<OwnedEventId> {
-        let Deed { who, room, whom, what, detail } = *deed;
+        let Deed {
+            who,
+            room,
+            whom,
+            what,
+            detail,
+        } = *deed;
         let user = &cast.devices[who][detail % 2];
         let target = &*cast.devices[whom][0].user_id;
         let room_id = self.rooms.get(room)?;
-        let member = |content| set_state(engine, user, room_id, "m.room.member", user.user_id.as_str(), content);
+        let member = |content| {
+            set_state(
+                engine,
+                user,
+                room_id,
+                "m.room.member",
+                user.user_id.as_str(),
+                content,
+            )
+        };
         let state = |event_type, key, content| async move {
-            Some(forgive(set_state(engine, user, room_id, event_type, key, content).await)?)
+            Some(forgive(
+                set_state(engine, user, room_id, event_type, key, content).await,
+            )?)
         };
         match what {
             0..=34 => {
@@ -90,14 +113,26 @@ impl World {
             }
             35..=38 => state("m.room.topic", "", json!({ "topic": format!("topic {detail}") })).await,
             39..=40 => state("m.room.name", "", json!({ "name": format!("name {detail}") })).await,
-            41..=45 => state("test.state", ["a", "b", "c"][detail % 3], json!({ "value": detail })).await,
+            41..=45 => {
+                state(
+                    "test.state",
+                    ["a", "b", "c"][detail % 3],
+                    json!({ "value": detail }),
+                )
+                .await
+            }
             46..=49 => {
                 let content = json!({ "membership": "join", "displayname": format!("{who} {detail}") });
                 forgive(member(content).await)
             }
             50..=51 => {
                 let visibility = VISIBILITIES[detail % VISIBILITIES.len()];
-                state("m.room.history_visibility", "", json!({ "history_visibility": visibility })).await
+                state(
+                    "m.room.history_visibility",
+                    "",
+                    json!({ "history_visibility": visibility }),
+                )
+                .await
             }
             52..=53 => {
                 let rule = ["public", "invite"][detail % 2];
@@ -132,7 +167,12 @@ impl World {
                 None
             }
             86..=90 => {
-                let (_, event_id) = self.events.iter().rev().filter(|(other, _)| *other == room).nth(detail % 20)?;
+                let (_, event_id) = self
+                    .events
+                    .iter()
+                    .rev()
+                    .filter(|(other, _)| *other == room)
+                    .nth(detail % 20)?;
                 let txn_id = engine.entropy.alphanumeric(10);
                 forgive(send::redact(engine, user, room_id, event_id, &txn_id, None).await)
             }
@@ -154,7 +194,8 @@ impl World {
             }
             _ => {
                 let content = json!({ "value": detail }).to_string();
-                let set = account_data::set_room(engine, user, &user.user_id, room_id, "test.room", &content).await;
+                let set =
+                    account_data::set_room(engine, user, &user.user_id, room_id, "test.room", &content).await;
                 forgive(set);
                 None
             }
@@ -180,7 +221,9 @@ impl World {
                 json!([])
             },
         });
-        let room_id = create_room(engine, &cast.devices[creator][0], create_request(request)).await.unwrap();
+        let room_id = create_room(engine, &cast.devices[creator][0], create_request(request))
+            .await
+            .unwrap();
         self.rooms.push(room_id);
     }
 }

@@ -22,7 +22,7 @@ enum Trouble {
     Concurrency,
 }
 
-const STEPS: usize = 110;
+const STEPS: usize = 100;
 const ROOMS: usize = 3;
 
 struct Run {
@@ -43,19 +43,49 @@ impl Run {
         let mut clients = Vec::new();
         for (index, devices) in cast.devices.iter().enumerate() {
             let lazy_members = (index + seed as usize) % 2 == 0;
-            clients.push(Client::new(&devices[0], Habits { lazy_members, state_after: false }));
-            clients.push(Client::new(&devices[1], Habits { lazy_members: !lazy_members, state_after: index % 2 == 0 }));
+            clients.push(Client::new(
+                &devices[0],
+                Habits {
+                    lazy_members,
+                    state_after: false,
+                },
+            ));
+            clients.push(Client::new(
+                &devices[1],
+                Habits {
+                    lazy_members: !lazy_members,
+                    state_after: index % 2 == 0,
+                },
+            ));
         }
-        clients.iter_mut().for_each(|client| client.is_alone = trouble != Trouble::Concurrency);
-        Self { server, dice: Dice::new(seed), world: World::default(), clients, trouble }
+        clients
+            .iter_mut()
+            .for_each(|client| client.is_alone = trouble != Trouble::Concurrency);
+        Self {
+            server,
+            dice: Dice::new(seed),
+            world: World::default(),
+            clients,
+            trouble,
+        }
     }
 
     async fn step(&mut self, cast: &Cast, step: usize) -> Result<(), String> {
-        let Self { server, dice, world, clients, trouble } = self;
+        let Self {
+            server,
+            dice,
+            world,
+            clients,
+            trouble,
+        } = self;
         if world.rooms.len() < ROOMS && (world.rooms.is_empty() || dice.one_in(12)) {
             world.create(&server.engine, cast, dice).await;
         }
-        let at_once = if *trouble == Trouble::Concurrency { 1 + dice.roll(6) } else { 1 };
+        let at_once = if *trouble == Trouble::Concurrency {
+            1 + dice.roll(6)
+        } else {
+            1
+        };
         let deeds: Vec<_> = (0..at_once).map(|_| world.plan(dice)).collect();
         let engine = &server.engine;
         let acted = join_all(deeds.iter().map(|deed| world.act(engine, cast, deed)));
@@ -74,12 +104,16 @@ impl Run {
             let (acted, synced) = tokio::join!(acted, synced);
             synced?;
             for (deed, event_id) in deeds.iter().zip(acted) {
-                event_id.into_iter().for_each(|event_id| world.remember(deed, event_id));
+                event_id
+                    .into_iter()
+                    .for_each(|event_id| world.remember(deed, event_id));
             }
             return Ok(());
         }
         for (deed, event_id) in deeds.iter().zip(acted.await) {
-            event_id.into_iter().for_each(|event_id| world.remember(deed, event_id));
+            event_id
+                .into_iter()
+                .for_each(|event_id| world.remember(deed, event_id));
         }
         match trouble {
             Trouble::Restarts if dice.one_in(20) => server.restart().await,
@@ -94,7 +128,12 @@ impl Run {
 
     /// Every client syncs until there is nothing more, and then knows all there is.
     async fn conclude(mut self) -> Result<Server, String> {
-        let Self { server, dice, clients, .. } = &mut self;
+        let Self {
+            server,
+            dice,
+            clients,
+            ..
+        } = &mut self;
         for client in clients.iter_mut() {
             // A full state may be asked for at random, which is never quiet.
             client.sync(&server.engine, dice).await?;
@@ -106,7 +145,12 @@ impl Run {
             client.check(&server.engine, &server.db, &truth, dice).await;
             let mut connection = server.db.acquire().await.unwrap();
             let user_nid = client.requester.user_nid;
-            let rows = hearth_storage::account_data::of_user(&mut connection, user_nid, Position(0), Position(i64::MAX));
+            let rows = hearth_storage::account_data::of_user(
+                &mut connection,
+                user_nid,
+                Position(0),
+                Position(i64::MAX),
+            );
             for (_, data) in rows.await.unwrap() {
                 let content: Value = serde_json::from_str(&data.content).unwrap();
                 let known = match data.room_nid {
@@ -119,7 +163,13 @@ impl Run {
                         client.rooms[&room.id].account_data.get(&*data.data_type)
                     }
                 };
-                assert_eq!(known, Some(&content), "{} {}", client.requester.user_id, data.data_type);
+                assert_eq!(
+                    known,
+                    Some(&content),
+                    "{} {}",
+                    client.requester.user_id,
+                    data.data_type
+                );
             }
         }
         Ok(self.server)
@@ -131,14 +181,19 @@ async fn runs(seeds: std::ops::Range<u64>, trouble: Trouble) {
     let cast = Cast::new(&first).await;
     first.end().await;
     assert_eq!(cast.devices.len(), NAMES.len());
-    let more = std::env::var("MORE").map_or(0, |more| more.parse().unwrap());
+    // Whoever looks for more than what has been found sets this to a number of seeds.
+    let more = std::env::var("HEARTH_TEST_MORE_SEEDS").map_or(0, |more| more.parse().unwrap());
     for seed in seeds.start..seeds.end + more {
         let ran = async {
             let mut run = Run::new(&cast, seed, trouble).await;
             for step in 0..STEPS {
-                run.step(&cast, step).await.unwrap_or_else(|error| panic!("seed {seed}, step {step}: {error}"));
+                run.step(&cast, step)
+                    .await
+                    .unwrap_or_else(|error| panic!("seed {seed}, step {step}: {error}"));
             }
-            run.conclude().await.unwrap_or_else(|error| panic!("seed {seed}: {error}"))
+            run.conclude()
+                .await
+                .unwrap_or_else(|error| panic!("seed {seed}: {error}"))
         };
         // A panic says which assertion failed; this says in which run.
         let server = SeedNote(seed).watch(ran).await;
@@ -158,7 +213,10 @@ impl SeedNote {
 }
 
 impl Drop for SeedNote {
-    #[expect(clippy::print_stderr, reason = "the test has failed, and this tells how to repeat it")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the test has failed, and this tells how to repeat it"
+    )]
     fn drop(&mut self) {
         eprintln!("this was seed {}", self.0);
     }
@@ -166,20 +224,20 @@ impl Drop for SeedNote {
 
 #[tokio::test]
 async fn clients_know_all_there_is_of_rooms_in_memory() {
-    runs(100..110, Trouble::None).await;
+    runs(100..106, Trouble::None).await;
 }
 
 #[tokio::test]
 async fn clients_know_all_there_is_across_restarts() {
-    runs(200..210, Trouble::Restarts).await;
+    runs(200..205, Trouble::Restarts).await;
 }
 
 #[tokio::test]
 async fn clients_know_all_there_is_of_a_server_that_keeps_forgetting() {
-    runs(300..310, Trouble::Forgetful).await;
+    runs(300..306, Trouble::Forgetful).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_know_all_there_is_of_what_happened_at_once() {
-    runs(400..410, Trouble::Concurrency).await;
+    runs(400..405, Trouble::Concurrency).await;
 }

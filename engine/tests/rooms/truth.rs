@@ -46,7 +46,9 @@ pub fn key_of(event: &Value) -> Option<Key> {
 impl Truth {
     pub async fn read(db: &Database) -> Self {
         let mut transaction = db.begin_read().await.unwrap();
-        let stored = events::by_position(&mut transaction, Position(0), Position(i64::MAX)).await.unwrap();
+        let stored = events::by_position(&mut transaction, Position(0), Position(i64::MAX))
+            .await
+            .unwrap();
         let mut by_room: BTreeMap<RoomNid, Vec<TrueEvent>> = BTreeMap::new();
         for row in stored {
             let event = TrueEvent {
@@ -65,10 +67,16 @@ impl Truth {
         let rooms = heads.into_iter().map(|head| {
             let id = OwnedRoomId::try_from(head.room.room_id).unwrap();
             let events = by_room.remove(&head.room.room_nid).unwrap();
-            assert_eq!(head.sequence, events.last().unwrap().sequence, "the head of {id} is at its last event");
+            assert_eq!(
+                head.sequence,
+                events.last().unwrap().sequence,
+                "the head of {id} is at its last event"
+            );
             (id.clone(), TrueRoom::new(head.room.room_nid, id, events))
         });
-        Self { rooms: rooms.collect() }
+        Self {
+            rooms: rooms.collect(),
+        }
     }
 }
 
@@ -82,8 +90,18 @@ impl TrueRoom {
             }
             states.push(state.clone());
         }
-        let index = events.iter().enumerate().map(|(index, event)| (event.event_id.clone(), index)).collect();
-        Self { nid, id, events, states, index }
+        let index = events
+            .iter()
+            .enumerate()
+            .map(|(index, event)| (event.event_id.clone(), index))
+            .collect();
+        Self {
+            nid,
+            id,
+            events,
+            states,
+            index,
+        }
     }
 
     pub fn find(&self, event_id: &str) -> Option<&TrueEvent> {
@@ -100,7 +118,10 @@ impl TrueRoom {
 
     /// The state before an event.
     pub fn state_before(&self, index: usize) -> StateIds {
-        index.checked_sub(1).map(|before| self.states[before].clone()).unwrap_or_default()
+        index
+            .checked_sub(1)
+            .map(|before| self.states[before].clone())
+            .unwrap_or_default()
     }
 
     /// The state when the log had come to `position`.
@@ -137,15 +158,17 @@ impl TrueRoom {
                     && event.pdu["content"]["membership"] == "join"
             })
         };
-        [self.state_before(index), self.states[index].clone()].iter().any(|state| {
-            let visibility = self.content(state, "m.room.history_visibility", "", "history_visibility");
-            let membership = self.membership_in(state, user_id);
-            match (visibility.as_deref().unwrap_or("shared"), membership.as_deref()) {
-                ("world_readable", _) | (_, Some("join")) | ("invited", Some("invite")) => true,
-                ("invited" | "joined", _) => false,
-                _ => joins_later(),
-            }
-        })
+        [self.state_before(index), self.states[index].clone()]
+            .iter()
+            .any(|state| {
+                let visibility = self.content(state, "m.room.history_visibility", "", "history_visibility");
+                let membership = self.membership_in(state, user_id);
+                match (visibility.as_deref().unwrap_or("shared"), membership.as_deref()) {
+                    ("world_readable", _) | (_, Some("join")) | ("invited", Some("invite")) => true,
+                    ("invited" | "joined", _) => false,
+                    _ => joins_later(),
+                }
+            })
     }
 
     /// The IDs of all events that a user may see.
@@ -159,17 +182,39 @@ impl TrueRoom {
         let mut previous: Option<&TrueEvent> = None;
         for (index, event) in self.events.iter().enumerate() {
             let sequence = previous.map_or(0, |previous| previous.sequence) + 1;
-            assert_eq!(event.sequence, sequence, "{}: sequence numbers have no gap", self.id);
-            let follows: Vec<&str> = previous.iter().map(|previous| previous.event_id.as_str()).collect();
-            assert_eq!(event.pdu["prev_events"], serde_json::json!(follows), "{}: each event follows the last", self.id);
+            assert_eq!(
+                event.sequence, sequence,
+                "{}: sequence numbers have no gap",
+                self.id
+            );
+            let follows: Vec<&str> = previous
+                .iter()
+                .map(|previous| previous.event_id.as_str())
+                .collect();
+            assert_eq!(
+                event.pdu["prev_events"],
+                serde_json::json!(follows),
+                "{}: each event follows the last",
+                self.id
+            );
             assert_eq!(event.pdu["depth"], serde_json::json!(sequence), "{}", self.id);
             let sender = UserId::parse(event.pdu["sender"].as_str().unwrap()).unwrap();
             if event.pdu["type"] != "m.room.member" && index > 0 {
                 let membership = self.membership_in(&self.state_before(index), &sender);
-                assert_eq!(membership.as_deref(), Some("join"), "{}: only members send", self.id);
+                assert_eq!(
+                    membership.as_deref(),
+                    Some("join"),
+                    "{}: only members send",
+                    self.id
+                );
             }
             previous = Some(event);
         }
-        assert_eq!(self.index.len(), self.events.len(), "{}: no event is there twice", self.id);
+        assert_eq!(
+            self.index.len(),
+            self.events.len(),
+            "{}: no event is there twice",
+            self.id
+        );
     }
 }
