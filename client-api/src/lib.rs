@@ -5,27 +5,27 @@
 
 mod account;
 mod account_data;
+mod admin_register;
 mod alias;
+mod device;
 mod filter;
+mod message;
 mod profile;
 mod push;
 mod read_marker;
 mod receipt;
+mod register;
 mod relation;
 mod reporting;
 mod requests;
-mod tag;
-mod typing;
-mod admin_register;
-mod device;
-mod register;
-mod state;
 mod room;
-mod message;
 mod routes;
 mod server_information;
 mod session;
+mod state;
 mod sync;
+mod tag;
+mod typing;
 
 use std::sync::Arc;
 

@@ -4,14 +4,22 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_endpoint::{MatrixError, Ruma};
-use hearth_engine::{Engine, rooms::{create, membership, summary}, users};
+use hearth_engine::{
+    Engine,
+    rooms::{create, membership, summary},
+    users,
+};
 use ruma::api::client::{
     membership::{
-        ban_user::v3 as ban_user_request, forget_room::v3 as forget_room_request,
+        ban_user::v3 as ban_user_request,
+        forget_room::v3 as forget_room_request,
         invite_user::v3::{self as invite_user_request, InvitationRecipient},
         join_room_by_id::v3 as join_room_by_id_request,
-        join_room_by_id_or_alias::v3 as join_room_by_id_or_alias_request, joined_rooms::v3 as joined_rooms_request,
-        kick_user::v3 as kick_user_request, leave_room::v3 as leave_room_request, unban_user::v3 as unban_user_request,
+        join_room_by_id_or_alias::v3 as join_room_by_id_or_alias_request,
+        joined_rooms::v3 as joined_rooms_request,
+        kick_user::v3 as kick_user_request,
+        leave_room::v3 as leave_room_request,
+        unban_user::v3 as unban_user_request,
     },
     room::{create_room::v3 as create_room_request, get_summary::v1 as get_summary_request},
 };
@@ -19,7 +27,9 @@ use ruma::api::client::{
 /// `POST /_matrix/client/*/createRoom`
 pub(crate) async fn create_room(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<create_room_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<create_room_request::Request>,
 ) -> Result<create_room_request::Response, MatrixError> {
     let room_id = create::create_room(&engine, &requester, request).await?;
     Ok(create_room_request::Response::new(room_id))
@@ -37,7 +47,9 @@ pub(crate) async fn joined_rooms(
 /// `POST /_matrix/client/*/rooms/{roomId}/join`
 pub(crate) async fn join_room_by_id(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<join_room_by_id_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<join_room_by_id_request::Request>,
 ) -> Result<join_room_by_id_request::Response, MatrixError> {
     let room_id = membership::join(&engine, &requester, &request.room_id, request.reason).await?;
     Ok(join_room_by_id_request::Response::new(room_id))
@@ -46,16 +58,22 @@ pub(crate) async fn join_room_by_id(
 /// `POST /_matrix/client/*/join/{roomIdOrAlias}`
 pub(crate) async fn join_room_by_id_or_alias(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<join_room_by_id_or_alias_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<join_room_by_id_or_alias_request::Request>,
 ) -> Result<join_room_by_id_or_alias_request::Response, MatrixError> {
-    let room_id = membership::join_by_id_or_alias(&engine, &requester, &request.room_id_or_alias, request.reason).await?;
+    let room_id =
+        membership::join_by_id_or_alias(&engine, &requester, &request.room_id_or_alias, request.reason)
+            .await?;
     Ok(join_room_by_id_or_alias_request::Response::new(room_id))
 }
 
 /// `POST /_matrix/client/*/rooms/{roomId}/leave`
 pub(crate) async fn leave_room(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<leave_room_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<leave_room_request::Request>,
 ) -> Result<leave_room_request::Response, MatrixError> {
     membership::leave(&engine, &requester, &request.room_id, request.reason).await?;
     Ok(leave_room_request::Response::new())
@@ -64,7 +82,9 @@ pub(crate) async fn leave_room(
 /// `POST /_matrix/client/*/rooms/{roomId}/forget`
 pub(crate) async fn forget_room(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<forget_room_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<forget_room_request::Request>,
 ) -> Result<forget_room_request::Response, MatrixError> {
     membership::forget(&engine, &requester, &request.room_id).await?;
     Ok(forget_room_request::Response::new())
@@ -73,46 +93,84 @@ pub(crate) async fn forget_room(
 /// `POST /_matrix/client/*/rooms/{roomId}/invite`
 pub(crate) async fn invite_user(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<invite_user_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<invite_user_request::Request>,
 ) -> Result<invite_user_request::Response, MatrixError> {
     let InvitationRecipient::UserId(invited) = request.recipient else {
         return Err(create::CreateRoomError::NoThirdPartyInvites.into());
     };
-    membership::invite(&engine, &requester, &request.room_id, &invited.user_id, invited.reason).await?;
+    membership::invite(
+        &engine,
+        &requester,
+        &request.room_id,
+        &invited.user_id,
+        invited.reason,
+    )
+    .await?;
     Ok(invite_user_request::Response::new())
 }
 
 /// `POST /_matrix/client/*/rooms/{roomId}/kick`
 pub(crate) async fn kick_user(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<kick_user_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<kick_user_request::Request>,
 ) -> Result<kick_user_request::Response, MatrixError> {
-    membership::kick(&engine, &requester, &request.room_id, &request.user_id, request.reason).await?;
+    membership::kick(
+        &engine,
+        &requester,
+        &request.room_id,
+        &request.user_id,
+        request.reason,
+    )
+    .await?;
     Ok(kick_user_request::Response::new())
 }
 
 /// `POST /_matrix/client/*/rooms/{roomId}/ban`
 pub(crate) async fn ban_user(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<ban_user_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<ban_user_request::Request>,
 ) -> Result<ban_user_request::Response, MatrixError> {
-    membership::ban(&engine, &requester, &request.room_id, &request.user_id, request.reason).await?;
+    membership::ban(
+        &engine,
+        &requester,
+        &request.room_id,
+        &request.user_id,
+        request.reason,
+    )
+    .await?;
     Ok(ban_user_request::Response::new())
 }
 
 /// `POST /_matrix/client/*/rooms/{roomId}/unban`
 pub(crate) async fn unban_user(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<unban_user_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<unban_user_request::Request>,
 ) -> Result<unban_user_request::Response, MatrixError> {
-    membership::unban(&engine, &requester, &request.room_id, &request.user_id, request.reason).await?;
+    membership::unban(
+        &engine,
+        &requester,
+        &request.room_id,
+        &request.user_id,
+        request.reason,
+    )
+    .await?;
     Ok(unban_user_request::Response::new())
 }
 
 /// `GET /_matrix/client/*/room_summary/{roomIdOrAlias}`
 pub(crate) async fn get_summary(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<get_summary_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<get_summary_request::Request>,
 ) -> Result<get_summary_request::Response, MatrixError> {
     let summary = summary::summary(&engine, requester.as_ref(), &request.room_id_or_alias).await?;
     let mut response = get_summary_request::Response::new(summary.room);

@@ -14,7 +14,10 @@ use ruma::api::client::{
     tag::get_tags,
 };
 
-use crate::{account, account_data, admin_register, alias, device, filter, message, profile, push, read_marker, receipt, register, relation, reporting, room, server_information, session, state, sync, tag, typing};
+use crate::{
+    account, account_data, admin_register, alias, device, filter, message, profile, push, read_marker,
+    receipt, register, relation, reporting, room, server_information, session, state, sync, tag, typing,
+};
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
 pub fn routes() -> Router<Arc<Engine>> {

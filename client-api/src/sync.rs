@@ -13,7 +13,9 @@ use ruma::api::client::sync::sync_events::v3 as sync_events_request;
 /// `GET /_matrix/client/*/sync`
 pub(crate) async fn sync_events(
     State(engine): State<Arc<Engine>>,
-    Ruma { request, requester, .. }: Ruma<sync_events_request::Request>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<sync_events_request::Request>,
 ) -> Result<Json<sync::Response>, MatrixError> {
     let request = SyncRequest {
         since: request.since,

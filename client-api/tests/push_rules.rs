@@ -23,7 +23,10 @@ async fn client() -> Client {
     let db = TestDatabase::new().await.connect().await;
     let key = SigningKey::from_seed("1", &[1; 32]).unwrap();
     let engine = Engine::start(config, db, key, Outside::default()).await.unwrap();
-    let mut client = Client { router: hearth_client_api::router(engine), token: String::new() };
+    let mut client = Client {
+        router: hearth_client_api::router(engine),
+        token: String::new(),
+    };
     let body = json!({ "username": "alice", "password": "password", "auth": { "type": "m.login.dummy" } });
     let (_, registered) = client.call("POST", "/register", body).await;
     client.token = registered["access_token"].as_str().unwrap().to_owned();
@@ -32,12 +35,23 @@ async fn client() -> Client {
 
 impl Client {
     async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let mut request = Request::builder().method(method).uri(format!("/_matrix/client/v3{path}"));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("/_matrix/client/v3{path}"));
         if !self.token.is_empty() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token));
         }
-        let body = if body.is_null() { Body::empty() } else { body.to_string().into() };
-        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let body = if body.is_null() {
+            Body::empty()
+        } else {
+            body.to_string().into()
+        };
+        let response = self
+            .router
+            .clone()
+            .oneshot(request.body(body).unwrap())
+            .await
+            .unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&body).unwrap())
@@ -63,7 +77,8 @@ impl Client {
         let rules = self.get("/pushrules/").await;
         let rules = rules["global"][kind].as_array().unwrap().clone();
         let own = rules.iter().filter(|rule| rule["default"] == false);
-        own.map(|rule| rule["rule_id"].as_str().unwrap().to_owned()).collect()
+        own.map(|rule| rule["rule_id"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
@@ -76,12 +91,29 @@ async fn the_server_has_rules_of_every_kind_and_a_name_for_each() {
         for rule in all["global"][kind].as_array().unwrap() {
             let path = format!("/pushrules/global/{kind}/{}", rule["rule_id"].as_str().unwrap());
             assert_eq!(alice.get(&path).await, *rule);
-            assert_eq!(alice.get(&format!("{path}/enabled")).await, json!({ "enabled": rule["enabled"] }));
-            assert_eq!(alice.get(&format!("{path}/actions")).await, json!({ "actions": rule["actions"] }));
+            assert_eq!(
+                alice.get(&format!("{path}/enabled")).await,
+                json!({ "enabled": rule["enabled"] })
+            );
+            assert_eq!(
+                alice.get(&format!("{path}/actions")).await,
+                json!({ "actions": rule["actions"] })
+            );
         }
     }
-    assert_eq!(alice.get("/user/@alice:example.org/account_data/m.push_rules").await, all);
-    let put = alice.call("PUT", "/user/@alice:example.org/account_data/m.push_rules", json!({})).await;
+    assert_eq!(
+        alice
+            .get("/user/@alice:example.org/account_data/m.push_rules")
+            .await,
+        all
+    );
+    let put = alice
+        .call(
+            "PUT",
+            "/user/@alice:example.org/account_data/m.push_rules",
+            json!({}),
+        )
+        .await;
     Client::refused(&put, 405, "M_BAD_JSON");
 }
 
@@ -90,24 +122,49 @@ async fn rules_of_every_kind_can_be_made_changed_and_deleted() {
     let alice = client().await;
     let tweak = json!(["notify", { "set_tweak": "sound", "value": "bing" }]);
     for (kind, rule_id, body) in [
-        ("override", "beer", json!({ "actions": tweak, "conditions": [{ "kind": "room_member_count", "is": "<=10" }] })),
+        (
+            "override",
+            "beer",
+            json!({ "actions": tweak, "conditions": [{ "kind": "room_member_count", "is": "<=10" }] }),
+        ),
         ("underride", "all", json!({ "actions": tweak })),
-        ("content", "cake", json!({ "actions": tweak, "pattern": "cake*lie" })),
+        (
+            "content",
+            "cake",
+            json!({ "actions": tweak, "pattern": "cake*lie" }),
+        ),
         ("room", "!room:example.org", json!({ "actions": [] })),
-        ("sender", "@spam:example.org", json!({ "actions": [], "pattern": 1 })),
+        (
+            "sender",
+            "@spam:example.org",
+            json!({ "actions": [], "pattern": 1 }),
+        ),
     ] {
         let path = format!("/pushrules/global/{kind}/{rule_id}");
         alice.put(&path, body.clone()).await;
         let rule = alice.get(&path).await;
-        assert_eq!((&rule["rule_id"], &rule["enabled"], &rule["default"]), (&json!(rule_id), &json!(true), &json!(false)));
+        assert_eq!(
+            (&rule["rule_id"], &rule["enabled"], &rule["default"]),
+            (&json!(rule_id), &json!(true), &json!(false))
+        );
         assert_eq!(rule["actions"], body["actions"]);
         if kind.ends_with("ride") {
-            assert_eq!(rule["conditions"], body.get("conditions").cloned().unwrap_or(json!([])));
+            assert_eq!(
+                rule["conditions"],
+                body.get("conditions").cloned().unwrap_or(json!([]))
+            );
         }
-        alice.put(&format!("{path}/enabled"), json!({ "enabled": false })).await;
-        alice.put(&format!("{path}/actions"), json!({ "actions": ["notify"] })).await;
+        alice
+            .put(&format!("{path}/enabled"), json!({ "enabled": false }))
+            .await;
+        alice
+            .put(&format!("{path}/actions"), json!({ "actions": ["notify"] }))
+            .await;
         let rule = alice.get(&path).await;
-        assert_eq!((&rule["enabled"], &rule["actions"]), (&json!(false), &json!(["notify"])));
+        assert_eq!(
+            (&rule["enabled"], &rule["actions"]),
+            (&json!(false), &json!(["notify"]))
+        );
         assert_eq!(alice.call("DELETE", &path, Value::Null).await, (200, json!({})));
         Client::refused(&alice.call("GET", &path, Value::Null).await, 404, "M_NOT_FOUND");
         assert!(alice.own(kind).await.is_empty());
@@ -125,10 +182,18 @@ async fn rules_are_placed_by_others() {
     assert_eq!(alice.own("content").await, ["d", "b", "c", "a"]);
     alice.put("/pushrules/global/content/d?after=a", body()).await;
     assert_eq!(alice.own("content").await, ["b", "c", "a", "d"]);
-    let refused = alice.call("PUT", "/pushrules/global/content/e?before=nowhere", body()).await;
+    let refused = alice
+        .call("PUT", "/pushrules/global/content/e?before=nowhere", body())
+        .await;
     Client::refused(&refused, 400, "M_UNKNOWN");
     assert_eq!(refused.1["error"], "before/after rule not found: nowhere");
-    let refused = alice.call("PUT", "/pushrules/global/override/e?before=.m.rule.master", body()).await;
+    let refused = alice
+        .call(
+            "PUT",
+            "/pushrules/global/override/e?before=.m.rule.master",
+            body(),
+        )
+        .await;
     Client::refused(&refused, 400, "M_INVALID_PARAM");
     assert_eq!(alice.own("content").await.len(), 4);
 }
@@ -145,10 +210,24 @@ async fn a_bad_rule_has_the_code_of_its_fault() {
         ("sender/nobody", "M_INVALID_PARAM"),
         ("nothing/a", "M_INVALID_PARAM"),
     ] {
-        Client::refused(&alice.call("PUT", &format!("/pushrules/global/{path}"), body()).await, 400, code);
+        Client::refused(
+            &alice
+                .call("PUT", &format!("/pushrules/global/{path}"), body())
+                .await,
+            400,
+            code,
+        );
     }
-    for bad in [json!({ "pattern": "x" }), json!({ "actions": [] }), json!({ "actions": 1, "pattern": "x" })] {
-        Client::refused(&alice.call("PUT", "/pushrules/global/content/a", bad).await, 400, "M_BAD_JSON");
+    for bad in [
+        json!({ "pattern": "x" }),
+        json!({ "actions": [] }),
+        json!({ "actions": 1, "pattern": "x" }),
+    ] {
+        Client::refused(
+            &alice.call("PUT", "/pushrules/global/content/a", bad).await,
+            400,
+            "M_BAD_JSON",
+        );
     }
     let missing = "/pushrules/global/content/a";
     for (method, path, body) in [
@@ -162,8 +241,20 @@ async fn a_bad_rule_has_the_code_of_its_fault() {
     ] {
         Client::refused(&alice.call(method, &path, body).await, 404, "M_NOT_FOUND");
     }
-    let deleted = alice.call("DELETE", "/pushrules/global/override/.m.rule.master", Value::Null).await;
+    let deleted = alice
+        .call("DELETE", "/pushrules/global/override/.m.rule.master", Value::Null)
+        .await;
     Client::refused(&deleted, 400, "M_INVALID_PARAM");
-    alice.put("/pushrules/global/override/.m.rule.master/enabled", json!({ "enabled": true })).await;
-    assert_eq!(alice.get("/pushrules/global/override/.m.rule.master/enabled").await, json!({ "enabled": true }));
+    alice
+        .put(
+            "/pushrules/global/override/.m.rule.master/enabled",
+            json!({ "enabled": true }),
+        )
+        .await;
+    assert_eq!(
+        alice
+            .get("/pushrules/global/override/.m.rule.master/enabled")
+            .await,
+        json!({ "enabled": true })
+    );
 }

@@ -77,7 +77,9 @@ pub(crate) fn check_json(method: &Method, body: &[u8]) -> Result<(), MatrixError
     }
     // A type that keeps its JSON as it came takes the first value and leaves what is behind it.
     if let Err(error) = serde_json::from_slice::<IgnoredAny>(body) {
-        return Err(MatrixError::not_json(format!("The body of this request is not JSON: {error}.")));
+        return Err(MatrixError::not_json(format!(
+            "The body of this request is not JSON: {error}."
+        )));
     }
     // serde takes an array for a struct, field by field.
     let object = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');

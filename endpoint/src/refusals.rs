@@ -6,8 +6,8 @@
 
 mod accounts;
 mod aliases;
-mod reports;
 mod push_rules;
+mod reports;
 mod rooms;
 mod sync;
 mod user_data;

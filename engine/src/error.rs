@@ -24,7 +24,10 @@ impl Error {
         match self {
             Self::Storage(error) => error.is_transient(),
             Self::Commit(error) => {
-                matches!(error, CommitError::Unavailable | CommitError::SteppedDown | CommitError::Conflict)
+                matches!(
+                    error,
+                    CommitError::Unavailable | CommitError::SteppedDown | CommitError::Conflict
+                )
             }
             Self::Damaged(_) => false,
         }
@@ -33,7 +36,9 @@ impl Error {
 
 impl From<ParseError> for Error {
     fn from(error: ParseError) -> Self {
-        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        let source = std::error::Error::source(&error)
+            .map(ToString::to_string)
+            .unwrap_or_default();
         Self::Damaged(format!("{error}: {source}"))
     }
 }

@@ -70,7 +70,10 @@ impl Interner {
     }
 
     /// The IDs of users. Numbers without a readable ID are passed over.
-    pub async fn user_ids(&self, user_nids: &[UserNid]) -> Result<HashMap<UserNid, OwnedUserId>, StorageError> {
+    pub async fn user_ids(
+        &self,
+        user_nids: &[UserNid],
+    ) -> Result<HashMap<UserNid, OwnedUserId>, StorageError> {
         let mut found = HashMap::with_capacity(user_nids.len());
         let mut missing = Vec::new();
         for user_nid in user_nids {
@@ -82,7 +85,9 @@ impl Interner {
         if !missing.is_empty() {
             let mut connection = self.db.acquire().await?;
             for (user_nid, user_id) in users::by_nids(&mut connection, &missing).await? {
-                let Ok(user_id) = OwnedUserId::try_from(user_id) else { continue };
+                let Ok(user_id) = OwnedUserId::try_from(user_id) else {
+                    continue;
+                };
                 self.remember_user(user_nid, &user_id);
                 found.insert(user_nid, user_id);
             }
@@ -116,7 +121,10 @@ impl Interner {
         }
         let names: Vec<&str> = keys.iter().map(|(event_type, _)| *event_type).collect();
         let type_nids = self.types(&names).await?;
-        let wanted: Vec<(TypeNid, &str)> = type_nids.into_iter().zip(keys.iter().map(|(_, key)| *key)).collect();
+        let wanted: Vec<(TypeNid, &str)> = type_nids
+            .into_iter()
+            .zip(keys.iter().map(|(_, key)| *key))
+            .collect();
         let mut connection = self.db.acquire().await?;
         let nids = interned::intern_keys(&mut connection, &wanted).await?;
         for ((event_type, state_key), nid) in keys.iter().zip(&nids) {
@@ -128,7 +136,9 @@ impl Interner {
     /// The number of one state key, given now if need be.
     pub async fn key(&self, event_type: &str, state_key: &str) -> Result<KeyNid, StorageError> {
         let nids = self.keys(&[(event_type, state_key)]).await?;
-        nids.first().copied().ok_or_else(|| StorageError::Damaged("a state key was not interned".to_owned()))
+        nids.first()
+            .copied()
+            .ok_or_else(|| StorageError::Damaged("a state key was not interned".to_owned()))
     }
 
     /// The number of a state key that only a client has mentioned; nothing if no event ever had it.
@@ -137,7 +147,9 @@ impl Interner {
             return Ok(nids.first().copied());
         }
         let mut connection = self.db.acquire().await?;
-        let Some(type_nid) = interned::find_type(&mut connection, event_type).await? else { return Ok(None) };
+        let Some(type_nid) = interned::find_type(&mut connection, event_type).await? else {
+            return Ok(None);
+        };
         let found = interned::find_keys(&mut connection, &[(type_nid, state_key)]).await?;
         let key_nid = found.into_iter().next().flatten();
         if let Some(key_nid) = key_nid {
@@ -178,7 +190,9 @@ impl Interner {
     }
 
     fn cached_keys(&self, keys: &[(&str, &str)]) -> Option<Vec<KeyNid>> {
-        keys.iter().map(|(event_type, state_key)| self.key_nids.get(&StateKeyRef(event_type, state_key))).collect()
+        keys.iter()
+            .map(|(event_type, state_key)| self.key_nids.get(&StateKeyRef(event_type, state_key)))
+            .collect()
     }
 
     fn remember_key(&self, key_nid: KeyNid, key: StateKey) {

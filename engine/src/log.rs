@@ -36,18 +36,35 @@ pub struct Log {
 
 impl Log {
     /// Takes over the log of `db`. The receiver is for [`follow`].
-    pub(crate) async fn start(db: &Database, tail: Arc<dyn LogTail>) -> Result<(Self, TailReceiver), StorageError> {
+    pub(crate) async fn start(
+        db: &Database,
+        tail: Arc<dyn LogTail>,
+    ) -> Result<(Self, TailReceiver), StorageError> {
         let receiver = tail.subscribe();
         let committer = Committer::start(db, tail).await?;
         let (generation, position) = committer.start_position();
         let applied = watch::Sender::new(LogHead { generation, position });
-        Ok((Self { committer: Some(committer), applied, recent: RecentLog::new(position) }, receiver))
+        Ok((
+            Self {
+                committer: Some(committer),
+                applied,
+                recent: RecentLog::new(position),
+            },
+            receiver,
+        ))
     }
 
     /// The log of a process that commits nothing and follows nothing.
     pub(crate) fn beside() -> Self {
-        let head = LogHead { generation: 0, position: Position(0) };
-        Self { committer: None, applied: watch::Sender::new(head), recent: RecentLog::new(head.position) }
+        let head = LogHead {
+            generation: 0,
+            position: Position(0),
+        };
+        Self {
+            committer: None,
+            applied: watch::Sender::new(head),
+            recent: RecentLog::new(head.position),
+        }
     }
 
     /// Whether this process commits at all, if not at the moment.
@@ -67,7 +84,9 @@ impl Log {
 
     /// Whether changes are committed at the moment.
     pub fn is_writable(&self) -> bool {
-        self.committer.as_ref().is_some_and(|committer| committer.status() == CommitterStatus::Writable)
+        self.committer
+            .as_ref()
+            .is_some_and(|committer| committer.status() == CommitterStatus::Writable)
     }
 
     /// Waits for a place in the queue of changes.
@@ -92,7 +111,9 @@ impl Log {
         let mut applied = self.applied.subscribe();
         // In another generation the position may be one that was lost. Fails only when the engine is going away with
         // its sender.
-        let _ = applied.wait_for(|head| head.position >= committed.position || head.generation > generation).await;
+        let _ = applied
+            .wait_for(|head| head.position >= committed.position || head.generation > generation)
+            .await;
         Ok(committed.position)
     }
 

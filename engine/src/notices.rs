@@ -26,7 +26,9 @@ pub(crate) async fn hear(engine: Weak<Engine>) {
             let mut notices = AccountNotices::listen(&db).await?;
             loop {
                 let user_nid = notices.next().await?;
-                let Some(engine) = engine.upgrade() else { return Ok(()) };
+                let Some(engine) = engine.upgrade() else {
+                    return Ok(());
+                };
                 enter(&engine, user_nid).await;
             }
         };

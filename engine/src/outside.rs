@@ -29,7 +29,10 @@ pub trait Entropy: Debug + Send + Sync + 'static {
             self.fill(&mut bytes);
             // 248 is the largest multiple of 62 in a byte: beyond it some symbols would be likelier.
             let fair = bytes.iter().filter(|byte| **byte < 248);
-            out.extend(fair.map(|byte| char::from(SYMBOLS[usize::from(byte % 62)])).take(length - out.len()));
+            out.extend(
+                fair.map(|byte| char::from(SYMBOLS[usize::from(byte % 62)]))
+                    .take(length - out.len()),
+            );
         }
         out
     }

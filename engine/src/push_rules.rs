@@ -81,7 +81,10 @@ pub async fn rule(
     rule_id: &str,
 ) -> Result<AnyPushRule, PushRuleError> {
     let rules = load(engine, requester).await?;
-    rules.get(kind, rule_id).map(|rule| rule.to_owned()).ok_or(PushRuleError::NotFound)
+    rules
+        .get(kind, rule_id)
+        .map(|rule| rule.to_owned())
+        .ok_or(PushRuleError::NotFound)
 }
 
 /// Adds a rule of the requester's, or changes it: it stands right after rule `after`, or right before rule `before`,
@@ -121,7 +124,9 @@ pub async fn set_enabled(
     enabled: bool,
 ) -> Result<(), PushRuleError> {
     let set = |rules: &mut Ruleset| {
-        rules.set_enabled(kind, rule_id, enabled).map_err(|_| PushRuleError::NotFound)
+        rules
+            .set_enabled(kind, rule_id, enabled)
+            .map_err(|_| PushRuleError::NotFound)
     };
     change(engine, requester, set).await
 }
@@ -135,7 +140,9 @@ pub async fn set_actions(
     actions: Vec<Action>,
 ) -> Result<(), PushRuleError> {
     let set = |rules: &mut Ruleset| {
-        rules.set_actions(kind, rule_id, without_historical(actions)).map_err(|_| PushRuleError::NotFound)
+        rules
+            .set_actions(kind, rule_id, without_historical(actions))
+            .map_err(|_| PushRuleError::NotFound)
     };
     change(engine, requester, set).await
 }
@@ -147,9 +154,11 @@ pub(crate) fn parse(user_id: &UserId, stored: Option<&str>) -> Result<Ruleset, E
         global: Ruleset,
     }
     let server_default = Ruleset::server_default(user_id);
-    let Some(stored) = stored else { return Ok(server_default) };
-    let content: Content =
-        serde_json::from_str(stored).map_err(|error| Error::Damaged(format!("push rules of {user_id}: {error}")))?;
+    let Some(stored) = stored else {
+        return Ok(server_default);
+    };
+    let content: Content = serde_json::from_str(stored)
+        .map_err(|error| Error::Damaged(format!("push rules of {user_id}: {error}")))?;
     let mut rules = content.global;
     rules.update_with_server_default(server_default);
     Ok(rules)
@@ -179,8 +188,17 @@ async fn change(
     if content.len() > MAX_BYTES {
         return Err(PushRuleError::TooLarge);
     }
-    let data = AccountData { user_nid: requester.user_nid, room_nid: None, data_type: PUSH_RULES.into(), content };
-    engine.log.commit(Change::of(Fact::AccountData(data))).await.map_err(Error::from)?;
+    let data = AccountData {
+        user_nid: requester.user_nid,
+        room_nid: None,
+        data_type: PUSH_RULES.into(),
+        content,
+    };
+    engine
+        .log
+        .commit(Change::of(Fact::AccountData(data)))
+        .await
+        .map_err(Error::from)?;
     Ok(())
 }
 
@@ -190,7 +208,8 @@ fn content(rules: &Ruleset) -> Result<Arc<str>, Error> {
 
 /// A set of rules as JSON. ruma leaves out kinds without a rule, and there are clients that insist on all.
 fn to_value(rules: &Ruleset) -> Result<Value, Error> {
-    let mut value = serde_json::to_value(rules).map_err(|error| Error::Damaged(format!("push rules: {error}")))?;
+    let mut value =
+        serde_json::to_value(rules).map_err(|error| Error::Damaged(format!("push rules: {error}")))?;
     if let Some(global) = value.as_object_mut() {
         for kind in KINDS {
             global.entry(kind).or_insert_with(|| json!([]));
@@ -211,7 +230,9 @@ fn insert(
     }
     for neighbour in [after, before].into_iter().flatten() {
         // Not relative to itself: it is taken out first.
-        if !neighbour.starts_with('.') && (neighbour == rule_id || rules.get(kind.clone(), neighbour).is_none()) {
+        if !neighbour.starts_with('.')
+            && (neighbour == rule_id || rules.get(kind.clone(), neighbour).is_none())
+        {
             return Err(PushRuleError::UnknownNeighbour(neighbour.to_owned()));
         }
     }
@@ -219,20 +240,30 @@ fn insert(
     // ruma counts places before it takes the rule out of its old one: let there be none.
     let moves = after.is_some() || before.is_some();
     if existing.is_some() && moves {
-        rules.remove(kind.clone(), &rule_id).map_err(|_| PushRuleError::ReservedId)?;
+        rules
+            .remove(kind.clone(), &rule_id)
+            .map_err(|_| PushRuleError::ReservedId)?;
     }
-    let after = if before.is_some_and(|before| !before.starts_with('.')) { None } else { after };
-    rules.insert(stripped(rule), after, before).map_err(|error| match error {
-        InsertPushRuleError::ServerDefaultRuleId => PushRuleError::ReservedId,
-        InsertPushRuleError::RelativeToServerDefaultRule => PushRuleError::ServerNeighbour,
-        InsertPushRuleError::UnknownRuleId | InsertPushRuleError::BeforeHigherThanAfter => {
-            PushRuleError::UnknownNeighbour(after.or(before).unwrap_or_default().to_owned())
-        }
-        _ => PushRuleError::BadId,
-    })?;
+    let after = if before.is_some_and(|before| !before.starts_with('.')) {
+        None
+    } else {
+        after
+    };
+    rules
+        .insert(stripped(rule), after, before)
+        .map_err(|error| match error {
+            InsertPushRuleError::ServerDefaultRuleId => PushRuleError::ReservedId,
+            InsertPushRuleError::RelativeToServerDefaultRule => PushRuleError::ServerNeighbour,
+            InsertPushRuleError::UnknownRuleId | InsertPushRuleError::BeforeHigherThanAfter => {
+                PushRuleError::UnknownNeighbour(after.or(before).unwrap_or_default().to_owned())
+            }
+            _ => PushRuleError::BadId,
+        })?;
     match existing {
         // One that is changed stays as it was, enabled or not.
-        Some(enabled) => rules.set_enabled(kind, &rule_id, enabled).map_err(|_| PushRuleError::NotFound),
+        Some(enabled) => rules
+            .set_enabled(kind, &rule_id, enabled)
+            .map_err(|_| PushRuleError::NotFound),
         None => Ok(()),
     }
 }
@@ -268,7 +299,11 @@ mod tests {
     use super::{PushRuleError, content, insert, parse, told};
 
     fn keyword(rule_id: &str) -> NewPushRule {
-        NewPushRule::Content(NewPatternedPushRule::new(rule_id.to_owned(), rule_id.to_owned(), Vec::new()))
+        NewPushRule::Content(NewPatternedPushRule::new(
+            rule_id.to_owned(),
+            rule_id.to_owned(),
+            Vec::new(),
+        ))
     }
 
     fn order(rules: &Ruleset) -> Vec<&str> {
@@ -304,7 +339,10 @@ mod tests {
         insert(&mut rules, NewPushRule::Underride(rule), None, None).unwrap();
         let ids: Vec<&str> = rules.override_.iter().map(|rule| rule.rule_id.as_str()).collect();
         assert_eq!(ids[..3], [".m.rule.master", "mine", ".m.rule.suppress_notices"]);
-        assert_eq!(rules.underride.first().map(|rule| rule.rule_id.as_str()), Some("mine"));
+        assert_eq!(
+            rules.underride.first().map(|rule| rule.rule_id.as_str()),
+            Some("mine")
+        );
     }
 
     #[test]
@@ -313,22 +351,40 @@ mod tests {
         for rule_id in ["a", "b"] {
             insert(&mut rules, keyword(rule_id), None, None).unwrap();
         }
-        rules.set_enabled(ruma::push::RuleKind::Content, "a", false).unwrap();
+        rules
+            .set_enabled(ruma::push::RuleKind::Content, "a", false)
+            .unwrap();
         insert(&mut rules, keyword("a"), None, None).unwrap();
         insert(&mut rules, keyword("a"), None, Some("b")).unwrap();
-        assert_eq!(rules.content.iter().map(|rule| rule.enabled).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(
+            rules.content.iter().map(|rule| rule.enabled).collect::<Vec<_>>(),
+            [false, true]
+        );
     }
 
     #[test]
     fn bad_places_and_ids_change_nothing() {
         let mut rules = Ruleset::server_default(user_id!("@a:b"));
         insert(&mut rules, keyword("a"), None, None).unwrap();
-        let refused = |rule_id, after, before| insert(&mut rules.clone(), keyword(rule_id), after, before).unwrap_err();
+        let refused =
+            |rule_id, after, before| insert(&mut rules.clone(), keyword(rule_id), after, before).unwrap_err();
         assert!(matches!(refused("b", Some("c"), None), PushRuleError::UnknownNeighbour(c) if c == "c"));
-        assert!(matches!(refused("b", Some("c"), Some("a")), PushRuleError::UnknownNeighbour(_)));
-        assert!(matches!(refused("a", None, Some("a")), PushRuleError::UnknownNeighbour(_)));
-        assert!(matches!(refused("b", Some(".m.rule.master"), None), PushRuleError::ServerNeighbour));
-        assert!(matches!(refused("b", None, Some(".m.rule.master")), PushRuleError::ServerNeighbour));
+        assert!(matches!(
+            refused("b", Some("c"), Some("a")),
+            PushRuleError::UnknownNeighbour(_)
+        ));
+        assert!(matches!(
+            refused("a", None, Some("a")),
+            PushRuleError::UnknownNeighbour(_)
+        ));
+        assert!(matches!(
+            refused("b", Some(".m.rule.master"), None),
+            PushRuleError::ServerNeighbour
+        ));
+        assert!(matches!(
+            refused("b", None, Some(".m.rule.master")),
+            PushRuleError::ServerNeighbour
+        ));
         assert!(matches!(refused(".b", None, None), PushRuleError::ReservedId));
         for bad in ["", "a/b", "a\\b"] {
             assert!(matches!(refused(bad, None, None), PushRuleError::BadId), "{bad}");
@@ -347,13 +403,20 @@ mod tests {
             ],
         } });
         let rules = parse(user_id, Some(&stored.to_string())).unwrap();
-        let told: serde_json::Value = serde_json::from_str(&told(user_id, Some(&stored.to_string())).unwrap()).unwrap();
-        assert_eq!(told, serde_json::from_str::<serde_json::Value>(&content(&rules).unwrap()).unwrap());
+        let told: serde_json::Value =
+            serde_json::from_str(&told(user_id, Some(&stored.to_string())).unwrap()).unwrap();
+        assert_eq!(
+            told,
+            serde_json::from_str::<serde_json::Value>(&content(&rules).unwrap()).unwrap()
+        );
         let all = told["global"]["override"].as_array().unwrap();
         let named = |rule_id: &str| all.iter().find(|rule| rule["rule_id"] == rule_id);
         assert_eq!(*named("mine").unwrap(), stored["global"]["override"][2]);
         let reaction = named(".m.rule.reaction").unwrap();
-        assert_eq!((&reaction["enabled"], &reaction["actions"]), (&json!(false), &json!(["notify"])));
+        assert_eq!(
+            (&reaction["enabled"], &reaction["actions"]),
+            (&json!(false), &json!(["notify"]))
+        );
         assert_eq!(reaction["conditions"][0]["pattern"], "m.reaction");
         assert!(named(".m.rule.gone").is_none());
         assert_eq!(told["global"]["sender"], json!([]));

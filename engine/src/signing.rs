@@ -3,8 +3,9 @@
 use ruma::signatures::Ed25519KeyPair;
 
 /// The PKCS#8 wrapping of an ed25519 seed (RFC 8410), which is the only form ruma takes.
-const PKCS8_PREFIX: [u8; 16] =
-    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
 
 /// An ed25519 key that signs events and requests of this server.
 pub struct SigningKey(Ed25519KeyPair);
@@ -18,8 +19,14 @@ impl SigningKey {
     /// The key `ed25519:version` of a 32-byte seed. `version` is of `[a-zA-Z0-9_]`.
     pub fn from_seed(version: &str, seed: &[u8; 32]) -> Result<Self, SigningKeyError> {
         let document = [&PKCS8_PREFIX[..], seed].concat();
-        if version.is_empty() || !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            return Err(SigningKeyError(format!("{version:?} is no key version: letters, digits and _ only")));
+        if version.is_empty()
+            || !version
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        {
+            return Err(SigningKeyError(format!(
+                "{version:?} is no key version: letters, digits and _ only"
+            )));
         }
         Ed25519KeyPair::from_der(&document, version.to_owned())
             .map(Self)

@@ -61,11 +61,18 @@ impl FromStr for SyncToken {
         let ephemeral = match parts.next() {
             Some(text) => {
                 let (run, counter) = text.split_once('.').ok_or(BadToken)?;
-                Some(Ephemeral { run: number(Some(run))?, counter: number(Some(counter))? })
+                Some(Ephemeral {
+                    run: number(Some(run))?,
+                    counter: number(Some(counter))?,
+                })
             }
             None => None,
         };
-        let token = Self { generation, position: Position(position), ephemeral };
+        let token = Self {
+            generation,
+            position: Position(position),
+            ephemeral,
+        };
         if parts.next().is_some() || token.generation < 0 || token.position < Position(0) {
             return Err(BadToken);
         }
@@ -86,9 +93,14 @@ impl FromStr for HistoryToken {
     type Err = BadToken;
 
     fn from_str(text: &str) -> Result<Self, BadToken> {
-        let Some(place) = text.strip_prefix('t') else { return text.parse().map(Self::Sync) };
+        let Some(place) = text.strip_prefix('t') else {
+            return text.parse().map(Self::Sync);
+        };
         let (sequence, sub) = place.split_once('_').ok_or(BadToken)?;
-        Ok(Self::Place(Place { sequence: number(Some(sequence))?, sub: number(Some(sub))? }))
+        Ok(Self::Place(Place {
+            sequence: number(Some(sequence))?,
+            sub: number(Some(sub))?,
+        }))
     }
 }
 
@@ -116,12 +128,29 @@ mod tests {
         };
         assert_eq!(token.to_string().parse::<SyncToken>().expect("it parses"), token);
         let place = HistoryToken::Place(Place { sequence: 3, sub: -1 });
-        assert_eq!(place.to_string().parse::<HistoryToken>().expect("it parses"), place);
+        assert_eq!(
+            place.to_string().parse::<HistoryToken>().expect("it parses"),
+            place
+        );
     }
 
     #[test]
     fn what_was_never_given_out_is_refused() {
-        for text in ["", "h", "h1", "h1_", "h1_+5", "h-1_5", "h1_-5", "h1_5_6", "h1_5_6.7_8", "t5", "t_", "s12_34", "h1_99999999999999999999"] {
+        for text in [
+            "",
+            "h",
+            "h1",
+            "h1_",
+            "h1_+5",
+            "h-1_5",
+            "h1_-5",
+            "h1_5_6",
+            "h1_5_6.7_8",
+            "t5",
+            "t_",
+            "s12_34",
+            "h1_99999999999999999999",
+        ] {
             assert!(text.parse::<HistoryToken>().is_err(), "{text}");
         }
     }

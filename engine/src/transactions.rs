@@ -65,7 +65,9 @@ pub(crate) struct Doing {
 
 impl Transactions {
     pub fn new() -> Self {
-        Self { devices: Cache::new(DEVICES) }
+        Self {
+            devices: Cache::new(DEVICES),
+        }
     }
 
     /// Forgets everything: the database may have lost what was done last.
@@ -89,7 +91,12 @@ pub(crate) fn request_key(parts: &[&str]) -> RequestKey {
 
 /// Begins a request of a device. Waits for the same request, if it is under way.
 pub(crate) async fn begin(engine: &Engine, device_nid: DeviceNid, key: RequestKey) -> Result<Begun, Error> {
-    let device = match engine.transactions.devices.get_value_or_guard_async(&device_nid).await {
+    let device = match engine
+        .transactions
+        .devices
+        .get_value_or_guard_async(&device_nid)
+        .await
+    {
         Ok(device) => device,
         Err(guard) => {
             let device = Arc::new(Device::default());
@@ -98,7 +105,10 @@ pub(crate) async fn begin(engine: &Engine, device_nid: DeviceNid, key: RequestKe
             device
         }
     };
-    device.loaded.get_or_try_init(|| load(engine, device_nid, &device)).await?;
+    device
+        .loaded
+        .get_or_try_init(|| load(engine, device_nid, &device))
+        .await?;
     loop {
         let mut under_way = {
             let mut known = device.known.lock();
@@ -117,11 +127,19 @@ pub(crate) async fn begin(engine: &Engine, device_nid: DeviceNid, key: RequestKe
 fn start(device: &Arc<Device>, known: &mut Known, key: RequestKey) -> Doing {
     let (sender, receiver) = watch::channel(());
     known.by_key.insert(key, State::UnderWay(receiver));
-    Doing { device: Arc::clone(device), key, _done: sender }
+    Doing {
+        device: Arc::clone(device),
+        key,
+        _done: sender,
+    }
 }
 
 /// What the database knows of a request.
-pub(crate) async fn find(engine: &Engine, device_nid: DeviceNid, key: &RequestKey) -> Result<Option<OwnedEventId>, Error> {
+pub(crate) async fn find(
+    engine: &Engine,
+    device_nid: DeviceNid,
+    key: &RequestKey,
+) -> Result<Option<OwnedEventId>, Error> {
     let mut connection = engine.db.acquire().await?;
     let event_id = events::by_transaction(&mut connection, device_nid, key).await?;
     Ok(event_id.and_then(|event_id| event_id.try_into().ok()))
@@ -133,8 +151,12 @@ async fn load(engine: &Engine, device_nid: DeviceNid, device: &Device) -> Result
     let recent = events::recent_transactions(&mut connection, device_nid, since, PER_DEVICE as i64).await?;
     let mut known = device.known.lock();
     for transaction in recent.into_iter().rev() {
-        let Ok(event_id) = OwnedEventId::try_from(transaction.event_id) else { continue };
-        known.by_key.insert(transaction.request_key, State::Done(event_id));
+        let Ok(event_id) = OwnedEventId::try_from(transaction.event_id) else {
+            continue;
+        };
+        known
+            .by_key
+            .insert(transaction.request_key, State::Done(event_id));
         known.order.push_back(transaction.request_key);
     }
     Ok(())
@@ -176,7 +198,10 @@ mod tests {
 
     #[test]
     fn parts_of_a_path_do_not_run_into_each_other() {
-        assert_ne!(request_key(&["send", "ab", "c"]), request_key(&["send", "a", "bc"]));
+        assert_ne!(
+            request_key(&["send", "ab", "c"]),
+            request_key(&["send", "a", "bc"])
+        );
         assert_eq!(request_key(&["send", "a", "b"]), request_key(&["send", "a", "b"]));
     }
 }

@@ -84,7 +84,9 @@ pub struct Users {
 
 impl Users {
     pub(crate) fn new() -> Self {
-        Self { cache: Cache::with_weighter(100_000, BUDGET, ByRooms) }
+        Self {
+            cache: Cache::with_weighter(100_000, BUDGET, ByRooms),
+        }
     }
 
     pub(crate) fn clear(&self) {
@@ -93,20 +95,28 @@ impl Users {
 
     /// Brings a user up to a change of membership.
     pub(crate) fn apply_membership(&self, position: Position, change: &MembershipChange) {
-        let Some(holder) = self.cache.get(&change.user_nid) else { return };
+        let Some(holder) = self.cache.get(&change.user_nid) else {
+            return;
+        };
         match &mut *holder.state.lock() {
             State::Loading(pending, _) => pending.push((position, change.clone())),
-            State::Loaded(user, loaded_at) if position > *loaded_at => set(Arc::make_mut(user), position, change),
+            State::Loaded(user, loaded_at) if position > *loaded_at => {
+                set(Arc::make_mut(user), position, change)
+            }
             State::Loaded(..) => {}
         }
     }
 
     /// Brings a user up to a change of account data.
     pub(crate) fn apply_account_data(&self, position: Position, data: &AccountData) {
-        let Some(holder) = self.cache.get(&data.user_nid) else { return };
+        let Some(holder) = self.cache.get(&data.user_nid) else {
+            return;
+        };
         match &mut *holder.state.lock() {
             State::Loading(_, pending) => pending.push((position, data.clone())),
-            State::Loaded(user, loaded_at) if position > *loaded_at => Arc::make_mut(user).set_account_data(position, data),
+            State::Loaded(user, loaded_at) if position > *loaded_at => {
+                Arc::make_mut(user).set_account_data(position, data)
+            }
             State::Loaded(..) => {}
         }
     }
@@ -114,7 +124,10 @@ impl Users {
 
 fn set(user: &mut User, position: Position, change: &MembershipChange) {
     let before = user.rooms.get(&change.room_nid).and_then(|room| room.joined_at);
-    let joined_at = change.joined_at.or(before).filter(|_| change.membership == Membership::Join);
+    let joined_at = change
+        .joined_at
+        .or(before)
+        .filter(|_| change.membership == Membership::Join);
     let room = UserRoom {
         position,
         event_nid: change.event_nid,
@@ -130,7 +143,10 @@ fn set(user: &mut User, position: Position, change: &MembershipChange) {
 /// What the log says of a user, at least up to now.
 pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error> {
     // In the cache before the snapshot is taken: an entry that is not in the one reaches the other.
-    let fresh = || Holder { state: Arc::new(Mutex::new(State::Loading(Vec::new(), Vec::new()))), weight: EMPTY_WEIGHT };
+    let fresh = || Holder {
+        state: Arc::new(Mutex::new(State::Loading(Vec::new(), Vec::new()))),
+        weight: EMPTY_WEIGHT,
+    };
     let holder = match engine.users.cache.get(&user_nid) {
         Some(holder) => holder,
         None => {
@@ -148,7 +164,11 @@ pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error
     let account_data = account_data::newest(&mut transaction, user_nid).await?;
     let preferences = account_data::of_types(&mut transaction, user_nid, &Preferences::TYPES).await?;
     drop(transaction);
-    let mut user = User { rooms: HashMap::with_capacity(stored.len()), account_data, ..User::default() };
+    let mut user = User {
+        rooms: HashMap::with_capacity(stored.len()),
+        account_data,
+        ..User::default()
+    };
     for (position, data) in preferences {
         user.set_account_data(position, &data);
     }
@@ -165,11 +185,18 @@ pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error
         }
         *state = State::Loaded(Arc::new(user), loaded_at);
     }
-    let State::Loaded(user, _) = &*state else { return Err(Error::Damaged("a user that is not loaded".to_owned())) };
+    let State::Loaded(user, _) = &*state else {
+        return Err(Error::Damaged("a user that is not loaded".to_owned()));
+    };
     let user = Arc::clone(user);
     drop(state);
     // It weighs more now than when it was put there.
-    if engine.users.cache.get(&user_nid).is_some_and(|cached| Arc::ptr_eq(&cached.state, &holder.state)) {
+    if engine
+        .users
+        .cache
+        .get(&user_nid)
+        .is_some_and(|cached| Arc::ptr_eq(&cached.state, &holder.state))
+    {
         let weight = EMPTY_WEIGHT + user.rooms.len() as u64;
         engine.users.cache.insert(user_nid, Holder { weight, ..holder });
     }
@@ -187,7 +214,8 @@ impl UserRoom {
             sender: OwnedUserId,
         }
         let stripped: Vec<Stripped> = serde_json::from_str(self.stripped_state.as_deref()?).ok()?;
-        let own = |event: &Stripped| event.event_type == "m.room.member" && event.state_key == user_id.as_str();
+        let own =
+            |event: &Stripped| event.event_type == "m.room.member" && event.state_key == user_id.as_str();
         stripped.into_iter().rev().find(own).map(|event| event.sender)
     }
 }
@@ -204,7 +232,10 @@ impl User {
 
     /// The rooms in which the user has this membership.
     pub fn rooms_with(&self, membership: Membership) -> impl Iterator<Item = RoomNid> + '_ {
-        self.rooms.iter().filter(move |(_, room)| room.membership == membership).map(|(room_nid, _)| *room_nid)
+        self.rooms
+            .iter()
+            .filter(move |(_, room)| room.membership == membership)
+            .map(|(room_nid, _)| *room_nid)
     }
 }
 

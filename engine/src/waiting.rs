@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use hearth_storage::UserNid;
@@ -38,7 +41,11 @@ impl Waiting {
         let waiters = by_user.entry(user_nid).or_default();
         waiters.count += 1;
         metrics::gauge!("hearth_sync_waiters").set(to_f64(self.total.fetch_add(1, Ordering::Relaxed) + 1));
-        Wait { waiting: self, user_nid, notify: Arc::clone(&waiters.notify) }
+        Wait {
+            waiting: self,
+            user_nid,
+            notify: Arc::clone(&waiters.notify),
+        }
     }
 
     /// Wakes those who wait for news of a user.
@@ -72,7 +79,8 @@ impl Drop for Wait<'_> {
                 by_user.remove(&self.user_nid);
             }
         }
-        metrics::gauge!("hearth_sync_waiters").set(to_f64(self.waiting.total.fetch_sub(1, Ordering::Relaxed) - 1));
+        metrics::gauge!("hearth_sync_waiters")
+            .set(to_f64(self.waiting.total.fetch_sub(1, Ordering::Relaxed) - 1));
     }
 }
 

@@ -39,7 +39,10 @@ pub async fn of_types(
     user_nid: UserNid,
     data_types: &[&str],
 ) -> Result<Vec<(Position, AccountData)>> {
-    let data_types: Vec<Vec<u8>> = data_types.iter().map(|data_type| data_type.as_bytes().to_vec()).collect();
+    let data_types: Vec<Vec<u8>> = data_types
+        .iter()
+        .map(|data_type| data_type.as_bytes().to_vec())
+        .collect();
     let rows = sqlx::query!(
         "SELECT data_type, position, content FROM account_data
          WHERE user_nid = $1 AND room_nid = 0 AND data_type = ANY($2)",
@@ -49,8 +52,12 @@ pub async fn of_types(
     .fetch_all(connection)
     .await?;
     let data = rows.into_iter().map(|row| {
-        let data =
-            AccountData { user_nid, room_nid: None, data_type: text(row.data_type), content: text(row.content) };
+        let data = AccountData {
+            user_nid,
+            room_nid: None,
+            data_type: text(row.data_type),
+            content: text(row.content),
+        };
         (Position(row.position), data)
     });
     Ok(data.collect())
@@ -76,8 +83,11 @@ pub async fn find(
 
 /// The position of the newest account data of a user; 0 if there is none.
 pub async fn newest(connection: &mut Connection, user_nid: UserNid) -> Result<Position> {
-    let newest = sqlx::query_scalar!("SELECT max(position) FROM account_data WHERE user_nid = $1", user_nid.0)
-        .fetch_one(connection)
-        .await?;
+    let newest = sqlx::query_scalar!(
+        "SELECT max(position) FROM account_data WHERE user_nid = $1",
+        user_nid.0
+    )
+    .fetch_one(connection)
+    .await?;
     Ok(Position(newest.unwrap_or(0)))
 }

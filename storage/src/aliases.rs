@@ -50,14 +50,19 @@ pub async fn find(connection: &mut Connection, alias: &str) -> Result<Option<Sto
 
 /// The aliases of a room, in alphabetical order.
 pub async fn of_room(connection: &mut Connection, room_nid: RoomNid) -> Result<Vec<String>> {
-    let aliases = sqlx::query_scalar!("SELECT alias FROM aliases WHERE room_nid = $1 ORDER BY alias", room_nid.0)
-        .fetch_all(connection)
-        .await?;
+    let aliases = sqlx::query_scalar!(
+        "SELECT alias FROM aliases WHERE room_nid = $1 ORDER BY alias",
+        room_nid.0
+    )
+    .fetch_all(connection)
+    .await?;
     Ok(aliases)
 }
 
 /// Deletes an alias; the answer is whether there was one.
 pub async fn delete(connection: &mut Connection, alias: &str) -> Result<bool> {
-    let done = sqlx::query!("DELETE FROM aliases WHERE alias = $1", alias).execute(connection).await?;
+    let done = sqlx::query!("DELETE FROM aliases WHERE alias = $1", alias)
+        .execute(connection)
+        .await?;
     Ok(done.rows_affected() > 0)
 }

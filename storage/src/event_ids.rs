@@ -1,9 +1,11 @@
 //! How event IDs are stored: the hash as bytes where there is one, 33 bytes for 44.
 
 use base64::{
-    Engine as _,
-    alphabet,
-    engine::{GeneralPurpose, general_purpose::{NO_PAD, URL_SAFE_NO_PAD}},
+    Engine as _, alphabet,
+    engine::{
+        GeneralPurpose,
+        general_purpose::{NO_PAD, URL_SAFE_NO_PAD},
+    },
 };
 
 /// Room version 3 writes the hash in the ordinary alphabet, later versions in the URL-safe one.
@@ -17,7 +19,10 @@ const HASH_V4: u8 = 4;
 pub(crate) fn pack(event_id: &str) -> Vec<u8> {
     let hash = event_id.strip_prefix('$').filter(|hash| hash.len() == 43);
     for (tag, alphabet) in [(HASH_V4, &URL_SAFE_NO_PAD), (HASH_V3, &STANDARD_NO_PAD)] {
-        if let Some(bytes) = hash.and_then(|hash| alphabet.decode(hash).ok()).filter(|bytes| bytes.len() == 32) {
+        if let Some(bytes) = hash
+            .and_then(|hash| alphabet.decode(hash).ok())
+            .filter(|bytes| bytes.len() == 32)
+        {
             return [&[tag], bytes.as_slice()].concat();
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Connection, DeviceNid, EventNid, KeyNid, Position, Result, RoomNid, StateNid, TypeNid, UserNid, event_ids,
-    log::NewEvent, text,
+    Connection, DeviceNid, EventNid, KeyNid, Position, Result, RoomNid, StateNid, TypeNid, UserNid,
+    event_ids, log::NewEvent, text,
 };
 
 /// A stored event.
@@ -31,9 +31,15 @@ pub struct Place {
 
 impl Place {
     /// After every event of a room.
-    pub const END: Self = Self { sequence: i64::MAX, sub: 0 };
+    pub const END: Self = Self {
+        sequence: i64::MAX,
+        sub: 0,
+    };
     /// Before every event of a room.
-    pub const START: Self = Self { sequence: 0, sub: i32::MIN };
+    pub const START: Self = Self {
+        sequence: 0,
+        sub: i32::MIN,
+    };
 }
 
 /// One row of the query that every function here makes; sqlx needs the text of each.
@@ -119,8 +125,17 @@ pub async fn by_id(connection: &mut Connection, event_id: &str) -> Result<Option
 }
 
 /// The live events after `from` up to `to`, in order.
-pub async fn by_position(connection: &mut Connection, from: Position, to: Position) -> Result<Vec<StoredEvent>> {
-    Ok(select_events!(connection, "WHERE e.position > $1 AND e.position <= $2 ORDER BY e.position", from.0, to.0)?)
+pub async fn by_position(
+    connection: &mut Connection,
+    from: Position,
+    to: Position,
+) -> Result<Vec<StoredEvent>> {
+    Ok(select_events!(
+        connection,
+        "WHERE e.position > $1 AND e.position <= $2 ORDER BY e.position",
+        from.0,
+        to.0
+    )?)
 }
 
 /// Up to `limit` events of a room before `before`, not beyond `after`, newest first; none beyond `upto` in the log.
@@ -201,9 +216,13 @@ pub async fn newest_of_rooms(
 
 /// The place in a room up to which the log had come at `position`: that of its last live event by then.
 pub async fn place_at(connection: &mut Connection, room_nid: RoomNid, position: Position) -> Result<Place> {
-    let sequence = sqlx::query_scalar!(r#"SELECT sequence_at($1, $2) AS "sequence!""#, room_nid.0, position.0)
-        .fetch_one(connection)
-        .await?;
+    let sequence = sqlx::query_scalar!(
+        r#"SELECT sequence_at($1, $2) AS "sequence!""#,
+        room_nid.0,
+        position.0
+    )
+    .fetch_one(connection)
+    .await?;
     Ok(Place { sequence, sub: 0 })
 }
 
@@ -251,14 +270,19 @@ pub async fn recent_transactions(
     .await?;
     let recent = rows.into_iter().filter_map(|row| {
         let request_key = row.request_key.try_into().ok()?;
-        Some(RecentTransaction { request_key, event_id: event_ids::unpack(&row.event_id) })
+        Some(RecentTransaction {
+            request_key,
+            event_id: event_ids::unpack(&row.event_id),
+        })
     });
     Ok(recent.collect())
 }
 
 /// Forgets requests older than `before` (milliseconds); the answer is how many.
 pub async fn drop_transactions(connection: &mut Connection, before: i64) -> Result<u64> {
-    let done = sqlx::query!("DELETE FROM client_transactions WHERE created_at < $1", before).execute(connection).await?;
+    let done = sqlx::query!("DELETE FROM client_transactions WHERE created_at < $1", before)
+        .execute(connection)
+        .await?;
     Ok(done.rows_affected())
 }
 
@@ -277,16 +301,22 @@ pub async fn prune(connection: &mut Connection, event_nid: EventNid, redacted: &
 
 /// Redacted events whose stored form is still whole, up to `limit`.
 pub async fn unpruned(connection: &mut Connection, limit: i64) -> Result<Vec<EventNid>> {
-    let nids = sqlx::query_scalar!("SELECT event_nid FROM redactions WHERE NOT pruned LIMIT $1", limit)
-        .fetch_all(connection)
-        .await?;
+    let nids = sqlx::query_scalar!(
+        "SELECT event_nid FROM redactions WHERE NOT pruned LIMIT $1",
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
     Ok(nids.into_iter().map(EventNid).collect())
 }
 
 impl StoredEvent {
     /// Its place in the room.
     pub fn place(&self) -> Place {
-        Place { sequence: self.event.sequence, sub: self.sub }
+        Place {
+            sequence: self.event.sequence,
+            sub: self.sub,
+        }
     }
 
     /// The stored event, shared.

@@ -16,16 +16,26 @@ pub async fn intern_types(connection: &mut Connection, types: &[&str]) -> Result
     )
     .execute(&mut *connection)
     .await?;
-    let rows = sqlx::query!("SELECT type_nid, event_type FROM event_types WHERE event_type = ANY($1)", &names)
-        .fetch_all(connection)
-        .await?;
-    let nid_of = |name: &str| rows.iter().find(|row| row.event_type == name.as_bytes()).map(|row| TypeNid(row.type_nid));
+    let rows = sqlx::query!(
+        "SELECT type_nid, event_type FROM event_types WHERE event_type = ANY($1)",
+        &names
+    )
+    .fetch_all(connection)
+    .await?;
+    let nid_of = |name: &str| {
+        rows.iter()
+            .find(|row| row.event_type == name.as_bytes())
+            .map(|row| TypeNid(row.type_nid))
+    };
     Ok(types.iter().filter_map(|name| nid_of(name)).collect())
 }
 
 /// The numbers of state keys, given now to those that have none, in their order.
 pub async fn intern_keys(connection: &mut Connection, keys: &[(TypeNid, &str)]) -> Result<Vec<KeyNid>> {
-    let mut sorted: Vec<(i64, Vec<u8>)> = keys.iter().map(|(nid, key)| (nid.0, key.as_bytes().to_vec())).collect();
+    let mut sorted: Vec<(i64, Vec<u8>)> = keys
+        .iter()
+        .map(|(nid, key)| (nid.0, key.as_bytes().to_vec()))
+        .collect();
     sorted.sort_unstable();
     sorted.dedup();
     let (types, names): (Vec<i64>, Vec<Vec<u8>>) = sorted.into_iter().unzip();
@@ -40,7 +50,9 @@ pub async fn intern_keys(connection: &mut Connection, keys: &[(TypeNid, &str)]) 
     )
     .execute(&mut *connection)
     .await?;
-    find_keys(connection, keys).await.map(|found| found.into_iter().flatten().collect())
+    find_keys(connection, keys)
+        .await
+        .map(|found| found.into_iter().flatten().collect())
 }
 
 /// The numbers of state keys, in their order; nothing for one that has none.
@@ -60,7 +72,10 @@ pub async fn find_keys(connection: &mut Connection, keys: &[(TypeNid, &str)]) ->
 }
 
 /// The event type and state key of numbers, in no order.
-pub async fn keys_by_nids(connection: &mut Connection, key_nids: &[KeyNid]) -> Result<Vec<(KeyNid, String, String)>> {
+pub async fn keys_by_nids(
+    connection: &mut Connection,
+    key_nids: &[KeyNid],
+) -> Result<Vec<(KeyNid, String, String)>> {
     let nids: Vec<i64> = key_nids.iter().map(|nid| nid.0).collect();
     let rows = sqlx::query!(
         "SELECT k.key_nid, t.event_type, k.state_key FROM state_keys k JOIN event_types t USING (type_nid)
@@ -70,13 +85,19 @@ pub async fn keys_by_nids(connection: &mut Connection, key_nids: &[KeyNid]) -> R
     .fetch_all(connection)
     .await?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(rows.into_iter().map(|row| (KeyNid(row.key_nid), text(row.event_type), text(row.state_key))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (KeyNid(row.key_nid), text(row.event_type), text(row.state_key)))
+        .collect())
 }
 
 /// The number of an event type, if it has one.
 pub async fn find_type(connection: &mut Connection, event_type: &str) -> Result<Option<TypeNid>> {
-    let nid = sqlx::query_scalar!("SELECT type_nid FROM event_types WHERE event_type = $1", event_type.as_bytes())
-        .fetch_optional(connection)
-        .await?;
+    let nid = sqlx::query_scalar!(
+        "SELECT type_nid FROM event_types WHERE event_type = $1",
+        event_type.as_bytes()
+    )
+    .fetch_optional(connection)
+    .await?;
     Ok(nid.map(TypeNid))
 }

@@ -7,29 +7,29 @@
 //! Queries are functions on a [`Connection`], so that callers compose them in one [`Transaction`]. Absence is
 //! `Ok(None)`.
 
+pub mod account_data;
 pub mod accounts;
+pub mod aliases;
 mod database;
 pub mod devices;
 mod error;
 mod event_ids;
 pub mod events;
 pub mod filters;
-pub mod log;
-pub mod state_changes;
-pub mod rooms;
-pub mod receipts;
-pub mod memberships;
 pub mod interned;
-pub mod aliases;
-pub mod account_data;
+pub mod log;
+pub mod memberships;
 pub mod notices;
 mod numbers;
 pub mod private_postgres;
 pub mod profiles;
-pub mod states;
+pub mod receipts;
 pub mod registration_nonces;
 pub mod relations;
 pub mod reports;
+pub mod rooms;
+pub mod state_changes;
+pub mod states;
 #[cfg(feature = "test-database")]
 pub mod test_database;
 pub mod tokens;

@@ -58,7 +58,12 @@ pub async fn of_rooms(
     .fetch_all(connection)
     .await?;
     let members = rows.into_iter().map(|row| {
-        (RoomNid(row.room_nid), UserNid(row.user_nid), Membership::from_number(row.membership), row.user_id)
+        (
+            RoomNid(row.room_nid),
+            UserNid(row.user_nid),
+            Membership::from_number(row.membership),
+            row.user_id,
+        )
     });
     Ok(members.collect())
 }

@@ -9,7 +9,9 @@ const CHANNEL: &str = "hearth_account_changed";
 
 /// Tells running servers that the tokens, devices or standing of a user were changed.
 pub async fn account_changed(connection: &mut Connection, user_nid: UserNid) -> Result<()> {
-    sqlx::query!("SELECT pg_notify($1, $2)", CHANNEL, user_nid.0.to_string()).execute(connection).await?;
+    sqlx::query!("SELECT pg_notify($1, $2)", CHANNEL, user_nid.0.to_string())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -82,7 +82,11 @@ pub struct NumberSource {
 
 impl NumberSource {
     pub(crate) fn new(db: Database) -> Self {
-        Self { db, events: Arc::default(), states: Arc::default() }
+        Self {
+            db,
+            events: Arc::default(),
+            states: Arc::default(),
+        }
     }
 
     /// Gives up the blocks taken: a database that lost its end may give them out again.
@@ -96,10 +100,15 @@ impl NumberSource {
         let mut blocks = self.events.lock().await;
         while left(&blocks) < count {
             let mut connection = self.db.acquire().await?;
-            let first = sqlx::query_scalar!(r#"SELECT nextval('event_nids') AS "n!""#).fetch_one(&mut *connection).await?;
+            let first = sqlx::query_scalar!(r#"SELECT nextval('event_nids') AS "n!""#)
+                .fetch_one(&mut *connection)
+                .await?;
             blocks.push_back((first, first + BLOCK));
         }
-        Ok((0..count).filter_map(|_| take(&mut blocks)).map(EventNid).collect())
+        Ok((0..count)
+            .filter_map(|_| take(&mut blocks))
+            .map(EventNid)
+            .collect())
     }
 
     /// `count` fresh numbers for states.
@@ -107,15 +116,23 @@ impl NumberSource {
         let mut blocks = self.states.lock().await;
         while left(&blocks) < count {
             let mut connection = self.db.acquire().await?;
-            let first = sqlx::query_scalar!(r#"SELECT nextval('state_nids') AS "n!""#).fetch_one(&mut *connection).await?;
+            let first = sqlx::query_scalar!(r#"SELECT nextval('state_nids') AS "n!""#)
+                .fetch_one(&mut *connection)
+                .await?;
             blocks.push_back((first, first + BLOCK));
         }
-        Ok((0..count).filter_map(|_| take(&mut blocks)).map(StateNid).collect())
+        Ok((0..count)
+            .filter_map(|_| take(&mut blocks))
+            .map(StateNid)
+            .collect())
     }
 }
 
 fn left(blocks: &VecDeque<(i64, i64)>) -> usize {
-    blocks.iter().map(|(next, end)| usize::try_from(end - next).unwrap_or(0)).sum()
+    blocks
+        .iter()
+        .map(|(next, end)| usize::try_from(end - next).unwrap_or(0))
+        .sum()
 }
 
 fn take(blocks: &mut VecDeque<(i64, i64)>) -> Option<i64> {

@@ -28,15 +28,20 @@ pub struct StoredHead {
 
 /// A fresh number for a room.
 pub async fn next_nid(connection: &mut Connection) -> Result<RoomNid> {
-    let nid = sqlx::query_scalar!(r#"SELECT nextval('room_nids') AS "n!""#).fetch_one(connection).await?;
+    let nid = sqlx::query_scalar!(r#"SELECT nextval('room_nids') AS "n!""#)
+        .fetch_one(connection)
+        .await?;
     Ok(RoomNid(nid))
 }
 
 /// The room of an ID.
 pub async fn by_id(connection: &mut Connection, room_id: &str) -> Result<Option<StoredRoom>> {
-    let row = sqlx::query!("SELECT room_nid, room_id, room_version FROM rooms WHERE room_id = $1", room_id)
-        .fetch_optional(connection)
-        .await?;
+    let row = sqlx::query!(
+        "SELECT room_nid, room_id, room_version FROM rooms WHERE room_id = $1",
+        room_id
+    )
+    .fetch_optional(connection)
+    .await?;
     Ok(row.map(|row| StoredRoom {
         room_nid: RoomNid(row.room_nid),
         room_id: row.room_id,
@@ -55,7 +60,11 @@ pub async fn heads(connection: &mut Connection, room_nids: &[RoomNid]) -> Result
     .fetch_all(connection)
     .await?;
     let heads = rows.into_iter().map(|row| StoredHead {
-        room: StoredRoom { room_nid: RoomNid(row.room_nid), room_id: row.room_id, room_version: row.room_version },
+        room: StoredRoom {
+            room_nid: RoomNid(row.room_nid),
+            room_id: row.room_id,
+            room_version: row.room_version,
+        },
         sequence: row.sequence,
         forward_extremities: row.forward_extremities.into_iter().map(EventNid).collect(),
         state_nid: StateNid(row.state_nid),

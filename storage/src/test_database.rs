@@ -28,20 +28,33 @@ impl TestDatabase {
     /// When no server is named or it does not answer: a test cannot go on without it.
     pub async fn new() -> Self {
         let server = server_url();
-        let mut admin = PgConnection::connect(&server).await.expect("the test PostgreSQL answers");
+        let mut admin = PgConnection::connect(&server)
+            .await
+            .expect("the test PostgreSQL answers");
         let template = migrated_template(&mut admin, &server).await;
         let name = format!("hearth_test_{}_{}", std::process::id(), unique());
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {template}")))
-            .execute(&mut admin)
-            .await
-            .expect("a test database can be cloned");
-        Self { url: with_database(&server, &name), server, name }
+        sqlx::query(AssertSqlSafe(format!(
+            "CREATE DATABASE {name} TEMPLATE {template}"
+        )))
+        .execute(&mut admin)
+        .await
+        .expect("a test database can be cloned");
+        Self {
+            url: with_database(&server, &name),
+            server,
+            name,
+        }
     }
 
     /// A pool on it.
     pub async fn connect(&self) -> Database {
-        let options = DatabaseOptions { url: self.url.clone(), max_connections: 8 };
-        Database::connect(&options).await.expect("the test database answers")
+        let options = DatabaseOptions {
+            url: self.url.clone(),
+            max_connections: 8,
+        };
+        Database::connect(&options)
+            .await
+            .expect("the test database answers")
     }
 
     /// Runs statements on it, behind the back of whoever else works with it.
@@ -50,8 +63,13 @@ impl TestDatabase {
     ///
     /// When one fails.
     pub async fn execute(&self, statements: &str) {
-        let mut connection = PgConnection::connect(&self.url).await.expect("the test database answers");
-        sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut connection).await.expect("the statements run");
+        let mut connection = PgConnection::connect(&self.url)
+            .await
+            .expect("the test database answers");
+        sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
+            .execute(&mut connection)
+            .await
+            .expect("the statements run");
     }
 
     /// What a query finds in its first column, which is text.
@@ -60,18 +78,27 @@ impl TestDatabase {
     ///
     /// When it fails.
     pub async fn texts(&self, query: &str) -> Vec<String> {
-        let mut connection = PgConnection::connect(&self.url).await.expect("the test database answers");
-        let found = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_all(&mut connection).await;
+        let mut connection = PgConnection::connect(&self.url)
+            .await
+            .expect("the test database answers");
+        let found = sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
+            .fetch_all(&mut connection)
+            .await;
         found.expect("the query runs")
     }
 
     /// Drops it, whoever is connected.
     pub async fn drop_now(self) {
-        let mut admin = PgConnection::connect(&self.server).await.expect("the test PostgreSQL answers");
-        sqlx::query(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)))
-            .execute(&mut admin)
+        let mut admin = PgConnection::connect(&self.server)
             .await
-            .expect("a test database can be dropped");
+            .expect("the test PostgreSQL answers");
+        sqlx::query(AssertSqlSafe(format!(
+            "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+            self.name
+        )))
+        .execute(&mut admin)
+        .await
+        .expect("a test database can be dropped");
     }
 }
 
@@ -82,17 +109,28 @@ fn server_url() -> String {
         .or_else(|| {
             let env_file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../.env");
             let text = std::fs::read_to_string(env_file).ok()?;
-            text.lines().find_map(|line| line.strip_prefix("DATABASE_URL=").map(|url| url.trim().to_owned()))
+            text.lines().find_map(|line| {
+                line.strip_prefix("DATABASE_URL=")
+                    .map(|url| url.trim().to_owned())
+            })
         })
         .expect("HEARTH_TEST_POSTGRES names a PostgreSQL server for the tests; run ./test, which starts one")
 }
 
 async fn migrated_template(admin: &mut PgConnection, server: &str) -> String {
-    let fingerprint = MIGRATOR.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, migration| {
-        migration.checksum.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-    });
+    let fingerprint = MIGRATOR
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, migration| {
+            migration.checksum.iter().fold(hash, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+        });
     let template = format!("hearth_template_{fingerprint:016x}");
-    sqlx::query("SELECT pg_advisory_lock($1)").bind(TEMPLATE_LOCK).execute(&mut *admin).await.expect("locks");
+    sqlx::query("SELECT pg_advisory_lock($1)")
+        .bind(TEMPLATE_LOCK)
+        .execute(&mut *admin)
+        .await
+        .expect("locks");
     let exists = sqlx::query_scalar::<_, bool>("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
         .bind(&template)
         .fetch_one(&mut *admin)
@@ -101,19 +139,34 @@ async fn migrated_template(admin: &mut PgConnection, server: &str) -> String {
     if !exists {
         // Made under another name first: a template that a killed test left half migrated is never used.
         let draft = format!("{template}_draft");
-        for statement in [format!("DROP DATABASE IF EXISTS {draft} WITH (FORCE)"), format!("CREATE DATABASE {draft}")] {
-            sqlx::query(AssertSqlSafe(statement)).execute(&mut *admin).await.expect("a template can be made");
+        for statement in [
+            format!("DROP DATABASE IF EXISTS {draft} WITH (FORCE)"),
+            format!("CREATE DATABASE {draft}"),
+        ] {
+            sqlx::query(AssertSqlSafe(statement))
+                .execute(&mut *admin)
+                .await
+                .expect("a template can be made");
         }
-        let options = DatabaseOptions { url: with_database(server, &draft), max_connections: 1 };
+        let options = DatabaseOptions {
+            url: with_database(server, &draft),
+            max_connections: 1,
+        };
         let db = Database::connect(&options).await.expect("the template answers");
         db.migrate().await.expect("the migrations run");
         db.close().await;
-        sqlx::query(AssertSqlSafe(format!("ALTER DATABASE {draft} RENAME TO {template}")))
-            .execute(&mut *admin)
-            .await
-            .expect("the template can be named");
+        sqlx::query(AssertSqlSafe(format!(
+            "ALTER DATABASE {draft} RENAME TO {template}"
+        )))
+        .execute(&mut *admin)
+        .await
+        .expect("the template can be named");
     }
-    sqlx::query("SELECT pg_advisory_unlock($1)").bind(TEMPLATE_LOCK).execute(admin).await.expect("unlocks");
+    sqlx::query("SELECT pg_advisory_unlock($1)")
+        .bind(TEMPLATE_LOCK)
+        .execute(admin)
+        .await
+        .expect("unlocks");
     template
 }
 
@@ -123,7 +176,12 @@ fn with_database(server: &str, name: &str) -> String {
     options.database(name).to_url_lossy().to_string()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a name for a test's database, not a time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a name for a test's database, not a time"
+)]
 fn unique() -> u128 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos())
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos())
 }

@@ -37,7 +37,10 @@ pub async fn marks(
     if receipts.is_empty() {
         return Ok(Vec::new());
     }
-    let packed: Vec<Vec<u8>> = receipts.iter().map(|row| event_ids::pack(&row.event_id)).collect();
+    let packed: Vec<Vec<u8>> = receipts
+        .iter()
+        .map(|row| event_ids::pack(&row.event_id))
+        .collect();
     let events = sqlx::query!(
         r#"SELECT event_id, room_nid, sequence AS "sequence!" FROM events
            WHERE event_id = ANY($1) AND sequence IS NOT NULL"#,
@@ -45,12 +48,18 @@ pub async fn marks(
     )
     .fetch_all(connection)
     .await?;
-    let sequences: HashMap<Vec<u8>, (i64, i64)> =
-        events.into_iter().map(|row| (row.event_id, (row.room_nid, row.sequence))).collect();
+    let sequences: HashMap<Vec<u8>, (i64, i64)> = events
+        .into_iter()
+        .map(|row| (row.event_id, (row.room_nid, row.sequence)))
+        .collect();
     let marks = receipts.into_iter().zip(packed).filter_map(|(row, packed)| {
         let (room_nid, sequence) = *sequences.get(&packed)?;
         let thread = text(row.thread).to_string();
-        (room_nid == row.room_nid).then_some(Mark { room_nid: RoomNid(room_nid), thread, sequence })
+        (room_nid == row.room_nid).then_some(Mark {
+            room_nid: RoomNid(room_nid),
+            thread,
+            sequence,
+        })
     });
     Ok(marks.collect())
 }

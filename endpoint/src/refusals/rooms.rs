@@ -1,8 +1,8 @@
 //! Refusals of rooms.
 
 use hearth_engine::rooms::{
-    DecideError, SendError, create::CreateRoomError, membership::MembershipError, messages::ReadError, send::SendMessageError,
-    summary::SummaryError,
+    DecideError, SendError, create::CreateRoomError, membership::MembershipError, messages::ReadError,
+    send::SendMessageError, summary::SummaryError,
 };
 use http::StatusCode;
 use ruma::api::error::ErrorKind;
@@ -52,9 +52,11 @@ impl From<MembershipError> for MatrixError {
             MembershipError::UnknownRoom => Self::not_found("This server knows no such room."),
             MembershipError::Forbidden(reason) => Self::forbidden(reason),
             error @ MembershipError::UnreachableUser(_) => Self::forbidden(error.to_string()),
-            MembershipError::NotLeft => {
-                Self::new(StatusCode::BAD_REQUEST, ErrorKind::Unknown, "You have not left this room.")
-            }
+            MembershipError::NotLeft => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorKind::Unknown,
+                "You have not left this room.",
+            ),
             MembershipError::Send(error) => error.into(),
         }
     }
@@ -64,7 +66,9 @@ impl From<ReadError> for MatrixError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::NotMember => Self::forbidden("You are not in this room, and were not in it before."),
-            ReadError::NotFound => Self::not_found("There is no such event in this room, or you may not see it."),
+            ReadError::NotFound => {
+                Self::not_found("There is no such event in this room, or you may not see it.")
+            }
             ReadError::NoLimit => Self::invalid_param("`limit` is greater than zero."),
             ReadError::BadToken(error) => Self::invalid_param(error.to_string()),
             ReadError::Failed(error) => error.into(),
@@ -74,18 +78,23 @@ impl From<ReadError> for MatrixError {
 
 impl From<CreateRoomError> for MatrixError {
     fn from(error: CreateRoomError) -> Self {
-        let bad_request = |kind, error: CreateRoomError| Self::new(StatusCode::BAD_REQUEST, kind, error.to_string());
+        let bad_request =
+            |kind, error: CreateRoomError| Self::new(StatusCode::BAD_REQUEST, kind, error.to_string());
         match error {
             CreateRoomError::Failed(error) => error.into(),
             CreateRoomError::TooLarge(reason) => Self::too_large(reason),
             CreateRoomError::BadJson(reason) => Self::bad_json(reason),
-            error @ CreateRoomError::UnsupportedVersion(_) => bad_request(ErrorKind::UnsupportedRoomVersion, error),
+            error @ CreateRoomError::UnsupportedVersion(_) => {
+                bad_request(ErrorKind::UnsupportedRoomVersion, error)
+            }
             error @ CreateRoomError::BadAlias(..) => bad_request(ErrorKind::InvalidParam, error),
             error @ CreateRoomError::AliasInUse(_) => bad_request(ErrorKind::RoomInUse, error),
             error @ CreateRoomError::InvalidState(_) => bad_request(ErrorKind::InvalidRoomState, error),
-            error @ CreateRoomError::NoThirdPartyInvites => {
-                Self::new(StatusCode::FORBIDDEN, ErrorKind::ThreepidDenied, error.to_string())
-            }
+            error @ CreateRoomError::NoThirdPartyInvites => Self::new(
+                StatusCode::FORBIDDEN,
+                ErrorKind::ThreepidDenied,
+                error.to_string(),
+            ),
             error @ CreateRoomError::UnreachableUser(_) => Self::forbidden(error.to_string()),
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use hearth_storage::{Connection, EventNid, RoomNid, StorageError, events::{self, StoredEvent}};
+use hearth_storage::{
+    Connection, EventNid, RoomNid, StorageError,
+    events::{self, StoredEvent},
+};
 use quick_cache::{Weighter, sync::Cache};
 use ruma::{RoomId, room_version_rules::RoomVersionRules};
 
@@ -38,7 +41,10 @@ pub(crate) struct InRoom<'a> {
 impl EventStore {
     pub fn new(bytes: u64) -> Self {
         let estimated_items = usize::try_from(bytes / 2048).unwrap_or(usize::MAX);
-        Self { cache: Cache::with_weighter(estimated_items, bytes, ByWeight), redacted: Cache::new(REDACTED) }
+        Self {
+            cache: Cache::with_weighter(estimated_items, bytes, ByWeight),
+            redacted: Cache::new(REDACTED),
+        }
     }
 
     pub fn get(&self, event_nid: EventNid) -> Option<Arc<Event>> {
@@ -124,14 +130,18 @@ impl EventStore {
                 admitted.push(event);
                 continue;
             }
-            let Some(room) = room_of(row.event.room_nid) else { continue };
+            let Some(room) = room_of(row.event.room_nid) else {
+                continue;
+            };
             match parse(&row, room, row.redacted_by.and_then(|nid| redactions.get(&nid))) {
                 Ok(event) => {
                     let event = Arc::new(event);
                     self.insert(Arc::clone(&event));
                     admitted.push(event);
                 }
-                Err(error) => tracing::error!(%error, source = ?std::error::Error::source(&error), "passed over an event"),
+                Err(error) => {
+                    tracing::error!(%error, source = ?std::error::Error::source(&error), "passed over an event")
+                }
             }
         }
         Ok(admitted)
@@ -149,7 +159,9 @@ impl EventStore {
         }
         let mut redactions = HashMap::new();
         for row in events::by_nids(connection, &wanted).await? {
-            let Some(room) = room_of(row.event.room_nid) else { continue };
+            let Some(room) = room_of(row.event.room_nid) else {
+                continue;
+            };
             // A redaction that was itself redacted is shown in its redacted form, without saying by what.
             let mut event = Event::parse(&row.event, row.sub, room.room_id, room.rules);
             if row.redacted_by.is_some() {
@@ -163,7 +175,11 @@ impl EventStore {
     }
 }
 
-fn parse(row: &StoredEvent, room: InRoom<'_>, redaction: Option<&Arc<Event>>) -> Result<Event, super::ParseError> {
+fn parse(
+    row: &StoredEvent,
+    room: InRoom<'_>,
+    redaction: Option<&Arc<Event>>,
+) -> Result<Event, super::ParseError> {
     let event = Event::parse(&row.event, row.sub, room.room_id, room.rules)?;
     match redaction {
         Some(redaction) => redact(&event, redaction, room.rules),
@@ -179,16 +195,24 @@ impl EventStore {
         room: &crate::rooms::Room,
         event_id: &ruma::EventId,
     ) -> Result<Option<Arc<Event>>, StorageError> {
-        let Some(stored) = events::by_id(connection, event_id.as_str()).await? else { return Ok(None) };
+        let Some(stored) = events::by_id(connection, event_id.as_str()).await? else {
+            return Ok(None);
+        };
         if stored.event.room_nid != room.nid {
             return Ok(None);
         }
-        Ok(self.admit(connection, vec![stored], |_| Some(room.in_room())).await?.pop())
+        Ok(self
+            .admit(connection, vec![stored], |_| Some(room.in_room()))
+            .await?
+            .pop())
     }
 }
 
 /// The redacted form of a stored event, as it is to be stored.
-pub(crate) fn stored_redacted_form(row: &StoredEvent, room: InRoom<'_>) -> Result<Arc<str>, super::ParseError> {
+pub(crate) fn stored_redacted_form(
+    row: &StoredEvent,
+    room: InRoom<'_>,
+) -> Result<Arc<str>, super::ParseError> {
     let event = Event::parse(&row.event, row.sub, room.room_id, room.rules)?;
     redacted_pdu(&event, room.rules)
 }

@@ -9,12 +9,20 @@ use super::Event;
 pub(crate) fn matches(filter: &RoomEventFilter, event: &Event) -> bool {
     let event_type = event.event_type().to_string();
     let is_type = |pattern: &String| glob(pattern, &event_type);
-    if filter.not_types.iter().any(is_type) || filter.types.as_ref().is_some_and(|types| !types.iter().any(is_type)) {
+    if filter.not_types.iter().any(is_type)
+        || filter
+            .types
+            .as_ref()
+            .is_some_and(|types| !types.iter().any(is_type))
+    {
         return false;
     }
     let sender = event.sender();
     if filter.not_senders.iter().any(|other| other == sender)
-        || filter.senders.as_ref().is_some_and(|senders| !senders.iter().any(|other| other == sender))
+        || filter
+            .senders
+            .as_ref()
+            .is_some_and(|senders| !senders.iter().any(|other| other == sender))
     {
         return false;
     }
@@ -28,13 +36,20 @@ pub(crate) fn matches(filter: &RoomEventFilter, event: &Event) -> bool {
 /// Whether a filter lets nothing through because of its rooms.
 pub(crate) fn excludes_room(filter: &RoomEventFilter, room_id: &ruma::RoomId) -> bool {
     filter.not_rooms.iter().any(|other| other == room_id)
-        || filter.rooms.as_ref().is_some_and(|rooms| !rooms.iter().any(|other| other == room_id))
+        || filter
+            .rooms
+            .as_ref()
+            .is_some_and(|rooms| !rooms.iter().any(|other| other == room_id))
 }
 
 /// `*` in a pattern stands for any number of characters.
 pub(crate) fn glob(pattern: &str, text: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut text) = text.strip_prefix(start) else { return false };
+    let Some((start, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(start) else {
+        return false;
+    };
     let mut parts: Vec<&str> = rest.split('*').collect();
     // `rest` splits into one part at least, and the last one must end the text.
     let end = parts.pop().unwrap_or_default();

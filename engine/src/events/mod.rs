@@ -7,7 +7,9 @@ mod serve;
 
 use std::sync::{Arc, OnceLock};
 
-use hearth_storage::{DeviceNid, EventNid, KeyNid, RoomNid, StateNid, TypeNid, UserNid, events::Place, log::NewEvent};
+use hearth_storage::{
+    DeviceNid, EventNid, KeyNid, RoomNid, StateNid, TypeNid, UserNid, events::Place, log::NewEvent,
+};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     events::TimelineEventType, room_version_rules::RoomVersionRules,
@@ -17,8 +19,8 @@ use serde_json::value::RawValue;
 
 pub(crate) use load::{EventStore, InRoom, stored_redacted_form};
 pub(crate) use matching::{excludes_room, glob, matches};
-pub(crate) use serve::{redact, without_content};
 pub use serve::{ClientFormat, Viewer};
+pub(crate) use serve::{redact, without_content};
 
 /// An event of a room, as everything in this crate sees it.
 #[derive(Debug)]
@@ -93,7 +95,10 @@ impl Event {
         room_id: &RoomId,
         rules: &RoomVersionRules,
     ) -> Result<Self, ParseError> {
-        let failed = |source| ParseError { event_id: stored.event_id.clone(), source };
+        let failed = |source| ParseError {
+            event_id: stored.event_id.clone(),
+            source,
+        };
         let mut parsed: Pdu = serde_json::from_str(&stored.pdu).map_err(failed)?;
         let event_id = OwnedEventId::try_from(stored.event_id.as_str())
             .map_err(|error| failed(serde::de::Error::custom(error)))?;
@@ -111,7 +116,10 @@ impl Event {
             key_nid: stored.key_nid,
             sender_nid: stored.sender_nid,
             state_after: stored.state_after,
-            place: Place { sequence: stored.sequence, sub },
+            place: Place {
+                sequence: stored.sequence,
+                sub,
+            },
             replaces: stored.replaces,
             push_class: stored.push_class,
             transaction: stored.transaction.clone(),

@@ -98,7 +98,10 @@ impl Event {
             membership,
             prev_content: replaced.map(Event::content),
             replaces_state: replaced.map(|event| event.event_id.as_str()),
-            redacted_because: self.redacted_because.as_ref().map(|redaction| redaction.to_client(format, viewer, None, None, None)),
+            redacted_because: self
+                .redacted_because
+                .as_ref()
+                .map(|redaction| redaction.to_client(format, viewer, None, None, None)),
             transaction_id,
             relations: relations.as_deref(),
         };
@@ -128,7 +131,9 @@ impl Event {
     }
 
     fn common_json(&self) -> Box<str> {
-        let redacts = self.redacts().filter(|_| *self.event_type() == TimelineEventType::RoomRedaction);
+        let redacts = self
+            .redacts()
+            .filter(|_| *self.event_type() == TimelineEventType::RoomRedaction);
         let with_redacts = redacts.and_then(|redacts| content_with_redacts(self.content(), redacts.as_str()));
         let common = Common {
             content: with_redacts.as_deref().unwrap_or_else(|| self.content()),
@@ -140,7 +145,9 @@ impl Event {
             event_type: &self.event_type().to_string(),
         };
         // Strings, numbers and JSON that was parsed before: nothing here can fail to serialise.
-        serde_json::to_string(&common).unwrap_or_else(|_| "{}".to_owned()).into()
+        serde_json::to_string(&common)
+            .unwrap_or_else(|_| "{}".to_owned())
+            .into()
     }
 }
 
@@ -161,7 +168,10 @@ fn json_string(text: &str) -> String {
 
 /// The redacted form of a PDU (the room version's "Redactions").
 pub(super) fn redacted_pdu(event: &Event, rules: &RoomVersionRules) -> Result<Arc<str>, ParseError> {
-    let failed = |source| ParseError { event_id: event.event_id.to_string(), source };
+    let failed = |source| ParseError {
+        event_id: event.event_id.to_string(),
+        source,
+    };
     let object: CanonicalJsonObject = serde_json::from_str(&event.pdu).map_err(failed)?;
     let redacted = ruma_redact(object, &rules.redaction, None::<RedactedBecause>)
         .map_err(|error| failed(serde::de::Error::custom(error)))?;
@@ -169,9 +179,16 @@ pub(super) fn redacted_pdu(event: &Event, rules: &RoomVersionRules) -> Result<Ar
 }
 
 /// The redacted form of `event`, redacted by `because`.
-pub(crate) fn redact(event: &Event, because: &Arc<Event>, rules: &RoomVersionRules) -> Result<Event, ParseError> {
+pub(crate) fn redact(
+    event: &Event,
+    because: &Arc<Event>,
+    rules: &RoomVersionRules,
+) -> Result<Event, ParseError> {
     let redacted = without_content(event, rules)?;
-    Ok(Event { redacted_because: Some(Arc::clone(because)), ..redacted })
+    Ok(Event {
+        redacted_because: Some(Arc::clone(because)),
+        ..redacted
+    })
 }
 
 /// The redacted form of `event`, for who is not to see what it says.

@@ -45,7 +45,12 @@ async fn accept(engine: &Arc<Engine>, message: TailMessage) {
     }
     let seen = engine.log.head().position;
     if message.to > seen {
-        apply(engine, message.entries.iter().filter(|entry| entry.position > seen), message.to).await;
+        apply(
+            engine,
+            message.entries.iter().filter(|entry| entry.position > seen),
+            message.to,
+        )
+        .await;
     }
 }
 
@@ -67,7 +72,11 @@ async fn begin_generation(engine: &Engine, generation: i32) {
         }
     };
     let position = parted_at.min(seen.position);
-    tracing::error!(generation, position = position.0, "a new generation of the log: memory starts anew");
+    tracing::error!(
+        generation,
+        position = position.0,
+        "a new generation of the log: memory starts anew"
+    );
     engine.rooms.clear();
     engine.users.clear();
     engine.events.clear();
@@ -126,7 +135,10 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
     for entry in entries {
         match &entry.kind {
             EntryKind::AccountData(data) => {
-                engine.log.recent.push(entry.position, Subject::User(data.user_nid));
+                engine
+                    .log
+                    .recent
+                    .push(entry.position, Subject::User(data.user_nid));
                 engine.users.apply_account_data(entry.position, data);
                 woken.push(Subject::User(data.user_nid));
             }

@@ -29,7 +29,10 @@ struct Recent {
 
 impl RecentLog {
     pub fn new(since: Position) -> Self {
-        Self(RwLock::new(Recent { since, entries: VecDeque::new() }))
+        Self(RwLock::new(Recent {
+            since,
+            entries: VecDeque::new(),
+        }))
     }
 
     pub fn push(&self, position: Position, subject: Subject) {
@@ -44,7 +47,10 @@ impl RecentLog {
 
     /// Starts anew: nothing up to `since` is remembered.
     pub fn reset(&self, since: Position) {
-        *self.0.write() = Recent { since, entries: VecDeque::new() };
+        *self.0.write() = Recent {
+            since,
+            entries: VecDeque::new(),
+        };
     }
 
     /// The subjects of the entries after `since` up to `upto`, possibly several times each; nothing when the memory
@@ -55,7 +61,10 @@ impl RecentLog {
             return None;
         }
         let start = recent.entries.partition_point(|(position, _)| *position <= since);
-        let range = recent.entries.range(start..).take_while(|(position, _)| *position <= upto);
+        let range = recent
+            .entries
+            .range(start..)
+            .take_while(|(position, _)| *position <= upto);
         let mut subjects: Vec<Subject> = Vec::new();
         for (_, subject) in range {
             if subjects.last() != Some(subject) {
@@ -82,7 +91,10 @@ mod tests {
         for position in 11..=14 {
             log.push(Position(position), room(position));
         }
-        assert_eq!(log.subjects(Position(11), Position(13)), Some(vec![room(12), room(13)]));
+        assert_eq!(
+            log.subjects(Position(11), Position(13)),
+            Some(vec![room(12), room(13)])
+        );
         assert_eq!(log.subjects(Position(10), Position(10)), Some(vec![]));
         assert_eq!(log.subjects(Position(9), Position(13)), None);
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use hearth_storage::log::{Change, CommitError};
 use super::{
     Room,
     decide::{DecideError, Signer, Target, decide},
@@ -11,6 +10,7 @@ use super::{
     load::load_head,
 };
 use crate::{Engine, Error, events::Event};
+use hearth_storage::log::{Change, CommitError};
 
 /// How often a change is decided anew because its room moved, or state was missing, before its caller is told to try
 /// again later.
@@ -36,7 +36,11 @@ impl From<Error> for SendError {
 }
 
 /// Sends `drafts` to `room`, all or none. Memory reflects them when this returns. Goes on when the caller goes away.
-pub(crate) async fn commit(engine: &Arc<Engine>, room: &Arc<Room>, drafts: Vec<Draft>) -> Result<Vec<Arc<Event>>, SendError> {
+pub(crate) async fn commit(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    drafts: Vec<Draft>,
+) -> Result<Vec<Arc<Event>>, SendError> {
     for _ in 0..ATTEMPTS {
         load_head(engine, room).await?;
         let Some(state) = room.head.state() else { continue };
@@ -48,7 +52,11 @@ pub(crate) async fn commit(engine: &Arc<Engine>, room: &Arc<Room>, drafts: Vec<D
         let mut queued = None;
         for _ in 0..ROUNDS {
             let decided = room.head.decide(|head| {
-                let target = Target { room_nid: room.nid, room_id: Some(&room.id), rules: &room.rules };
+                let target = Target {
+                    room_nid: room.nid,
+                    room_id: Some(&room.id),
+                    rules: &room.rules,
+                };
                 let decided = decide(head, target, signer(engine), &drafts, &gathered)?;
                 // Followers look for these before they would read them.
                 for event in &decided.events {
@@ -67,7 +75,9 @@ pub(crate) async fn commit(engine: &Arc<Engine>, room: &Arc<Room>, drafts: Vec<D
                 Some(Ok(((_, None), _))) | None => break,
             }
         }
-        let Some((events, outcome, incarnation)) = queued else { continue };
+        let Some((events, outcome, incarnation)) = queued else {
+            continue;
+        };
         // A task of its own: the head must hear how this ended even if the caller is gone.
         let (settling, settled_room) = (Arc::clone(engine), Arc::clone(room));
         let settled = tokio::spawn(async move {
@@ -86,13 +96,23 @@ pub(crate) async fn commit(engine: &Arc<Engine>, room: &Arc<Room>, drafts: Vec<D
 }
 
 /// Sends one draft; the answer is its event.
-pub(crate) async fn commit_one(engine: &Arc<Engine>, room: &Arc<Room>, draft: Draft) -> Result<Arc<Event>, SendError> {
+pub(crate) async fn commit_one(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    draft: Draft,
+) -> Result<Arc<Event>, SendError> {
     let mut events = commit(engine, room, vec![draft]).await?;
-    events.pop().ok_or_else(|| Error::Damaged("a draft became no event".to_owned()).into())
+    events
+        .pop()
+        .ok_or_else(|| Error::Damaged("a draft became no event".to_owned()).into())
 }
 
 pub(super) fn signer(engine: &Engine) -> Signer<'_> {
-    Signer { server_name: &engine.config.server_name, key: &engine.signing_key, now: engine.clock.now() }
+    Signer {
+        server_name: &engine.config.server_name,
+        key: &engine.signing_key,
+        now: engine.clock.now(),
+    }
 }
 
 /// Queues the first change of a room and waits for it.

@@ -8,8 +8,12 @@ use hearth_storage::{
     rooms,
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomVersionId,
-    api::client::room::{Visibility, create_room::v3::{Request, RoomPreset}},
+    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId,
+    OwnedUserId, RoomAliasId, RoomId, RoomVersionId,
+    api::client::room::{
+        Visibility,
+        create_room::v3::{Request, RoomPreset},
+    },
     room_version_rules::RoomVersionRules,
 };
 use serde::Deserialize;
@@ -89,24 +93,47 @@ impl From<DecideError> for CreateRoomError {
             DecideError::Forbidden(reason) => Self::InvalidState(reason),
             DecideError::TooLarge(reason) => Self::TooLarge(reason),
             DecideError::Failed(error) => Self::Failed(error),
-            error @ (DecideError::AlreadySo | DecideError::UnknownRedacted | DecideError::Missing(_)) => Self::InvalidState(error.to_string()),
+            error @ (DecideError::AlreadySo | DecideError::UnknownRedacted | DecideError::Missing(_)) => {
+                Self::InvalidState(error.to_string())
+            }
         }
     }
 }
 
 /// Creates a room. The creator is in it, the invited are invited, and the alias points to it when this returns.
-pub async fn create_room(engine: &Arc<Engine>, requester: &Requester, request: Request) -> Result<OwnedRoomId, CreateRoomError> {
-    let version = request.room_version.clone().unwrap_or_else(|| engine.config.default_room_version.clone());
+pub async fn create_room(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    request: Request,
+) -> Result<OwnedRoomId, CreateRoomError> {
+    let version = request
+        .room_version
+        .clone()
+        .unwrap_or_else(|| engine.config.default_room_version.clone());
     let rules = version.rules().filter(|_| SUPPORTED_VERSIONS.contains(&version));
     let rules = rules.ok_or_else(|| CreateRoomError::UnsupportedVersion(version.clone()))?;
     check(engine, &request)?;
-    let alias = request.room_alias_name.as_deref().map(|name| alias_named(engine, name)).transpose()?;
+    let alias = request
+        .room_alias_name
+        .as_deref()
+        .map(|name| alias_named(engine, name))
+        .transpose()?;
 
-    let plan = Plan { engine, requester, request: &request, version: &version, rules: &rules };
+    let plan = Plan {
+        engine,
+        requester,
+        request: &request,
+        version: &version,
+        rules: &rules,
+    };
     let drafts = plan.drafts(alias.as_deref()).await?;
     if let Some(alias) = &alias {
         let mut connection = engine.db.acquire().await.map_err(Error::from)?;
-        if aliases::find(&mut connection, alias.as_str()).await.map_err(Error::from)?.is_some() {
+        if aliases::find(&mut connection, alias.as_str())
+            .await
+            .map_err(Error::from)?
+            .is_some()
+        {
             return Err(CreateRoomError::AliasInUse(alias.clone()));
         }
     }
@@ -129,9 +156,18 @@ pub async fn create_room(engine: &Arc<Engine>, requester: &Requester, request: R
 }
 
 /// Commits the first change of a room. It is in memory before: the follower brings it up from nothing.
-async fn commit_new(engine: &Arc<Engine>, (room, head): (Room, Head), change: Change) -> Result<OwnedRoomId, SendError> {
+async fn commit_new(
+    engine: &Arc<Engine>,
+    (room, head): (Room, Head),
+    change: Change,
+) -> Result<OwnedRoomId, SendError> {
     let room = engine.rooms.admit(room);
-    room.view.loaded(View::new(engine.log.head().position, 0, StateMap::default(), Members::default()));
+    room.view.loaded(View::new(
+        engine.log.head().position,
+        0,
+        StateMap::default(),
+        Members::default(),
+    ));
     room.head.offer(head);
     let engine = Arc::clone(engine);
     // A task of its own: a caller that goes away must not leave a room in memory that was not committed.
@@ -142,7 +178,8 @@ async fn commit_new(engine: &Arc<Engine>, (room, head): (Room, Head), change: Ch
         }
         committed.map(|()| room.id.clone())
     });
-    task.await.map_err(|error| Error::Damaged(format!("creating a room panicked: {error}")))?
+    task.await
+        .map_err(|error| Error::Damaged(format!("creating a room panicked: {error}")))?
 }
 
 fn check(engine: &Engine, request: &Request) -> Result<(), CreateRoomError> {
@@ -150,13 +187,22 @@ fn check(engine: &Engine, request: &Request) -> Result<(), CreateRoomError> {
         return Err(CreateRoomError::NoThirdPartyInvites);
     }
     if request.invite.len() > MAX_INVITES {
-        return Err(CreateRoomError::BadJson(format!("`invite` has at most {MAX_INVITES} users")));
+        return Err(CreateRoomError::BadJson(format!(
+            "`invite` has at most {MAX_INVITES} users"
+        )));
     }
     if request.initial_state.len() > MAX_INITIAL_STATE {
-        return Err(CreateRoomError::BadJson(format!("`initial_state` has at most {MAX_INITIAL_STATE} events")));
+        return Err(CreateRoomError::BadJson(format!(
+            "`initial_state` has at most {MAX_INITIAL_STATE} events"
+        )));
     }
-    let remote = request.invite.iter().find(|user_id| user_id.server_name() != engine.config.server_name);
-    remote.map_or(Ok(()), |user_id| Err(CreateRoomError::UnreachableUser(user_id.clone())))
+    let remote = request
+        .invite
+        .iter()
+        .find(|user_id| user_id.server_name() != engine.config.server_name);
+    remote.map_or(Ok(()), |user_id| {
+        Err(CreateRoomError::UnreachableUser(user_id.clone()))
+    })
 }
 
 fn alias_named(engine: &Engine, name: &str) -> Result<OwnedRoomAliasId, CreateRoomError> {
@@ -168,7 +214,9 @@ fn alias_named(engine: &Engine, name: &str) -> Result<OwnedRoomAliasId, CreateRo
         return Err(bad("it has a colon or white space in it"));
     }
     let alias = format!("#{name}:{}", engine.config.server_name);
-    <&RoomAliasId>::try_from(alias.as_str()).map(ToOwned::to_owned).map_err(|error| bad(&error.to_string()))
+    <&RoomAliasId>::try_from(alias.as_str())
+        .map(ToOwned::to_owned)
+        .map_err(|error| bad(&error.to_string()))
 }
 
 /// A state event of the request.
@@ -192,7 +240,11 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     fn random_id(&self) -> Result<OwnedRoomId, CreateRoomError> {
-        let room_id = format!("!{}:{}", self.engine.entropy.alphanumeric(18), self.engine.config.server_name);
+        let room_id = format!(
+            "!{}:{}",
+            self.engine.entropy.alphanumeric(18),
+            self.engine.config.server_name
+        );
         <&RoomId>::try_from(room_id.as_str())
             .map(ToOwned::to_owned)
             .map_err(|error| Error::Damaged(format!("a room ID: {error}")).into())
@@ -216,19 +268,36 @@ impl Plan<'_> {
     }
 
     /// The room, and the change that makes it.
-    async fn decide(&self, drafts: &[Draft], alias: Option<&RoomAliasId>) -> Result<((Room, Head), Change), CreateRoomError> {
+    async fn decide(
+        &self,
+        drafts: &[Draft],
+        alias: Option<&RoomAliasId>,
+    ) -> Result<((Room, Head), Change), CreateRoomError> {
         let engine = self.engine;
         let room_nid = {
             let mut connection = engine.db.acquire().await.map_err(Error::from)?;
             rooms::next_nid(&mut connection).await.map_err(Error::from)?
         };
-        let given_id = (!self.rules.authorization.room_create_event_id_as_room_id).then(|| self.random_id()).transpose()?;
+        let given_id = (!self.rules.authorization.room_create_event_id_as_room_id)
+            .then(|| self.random_id())
+            .transpose()?;
         let gathered = gather_for_new(engine, self.rules, drafts).await?;
         let mut head = Head::of_new_room();
-        let target = Target { room_nid, room_id: given_id.as_deref(), rules: self.rules };
+        let target = Target {
+            room_nid,
+            room_id: given_id.as_deref(),
+            rules: self.rules,
+        };
         let now = engine.rooms.creation_time(engine.clock.now_ms());
-        let signer = Signer { now: MilliSecondsSinceUnixEpoch(now.try_into().unwrap_or_default()), ..signer(engine) };
-        let Decided { mut change, events, room_id } = decide(&mut head, target, signer, drafts, &gathered)?;
+        let signer = Signer {
+            now: MilliSecondsSinceUnixEpoch(now.try_into().unwrap_or_default()),
+            ..signer(engine)
+        };
+        let Decided {
+            mut change,
+            events,
+            room_id,
+        } = decide(&mut head, target, signer, drafts, &gathered)?;
         for event in events {
             engine.events.insert(event);
         }
@@ -260,7 +329,8 @@ impl Plan<'_> {
         let preset = self.preset_state()?;
         let initial = self.initial_state()?;
         let overridden = |draft: &Draft, by: &[Draft]| {
-            by.iter().any(|other| other.event_type == draft.event_type && other.state_key == draft.state_key)
+            by.iter()
+                .any(|other| other.event_type == draft.event_type && other.state_key == draft.state_key)
         };
         drafts.extend(preset.into_iter().filter(|draft| !overridden(draft, &initial)));
         let named = self.name_and_topic()?;
@@ -277,7 +347,10 @@ impl Plan<'_> {
     }
 
     fn member(&self, user_id: &OwnedUserId, content: CanonicalJsonObject) -> Draft {
-        Draft { state_key: Some(user_id.to_string()), ..self.state("m.room.member", content) }
+        Draft {
+            state_key: Some(user_id.to_string()),
+            ..self.state("m.room.member", content)
+        }
     }
 
     async fn invited_content(&self, user_id: &OwnedUserId) -> Result<CanonicalJsonObject, CreateRoomError> {
@@ -286,18 +359,32 @@ impl Plan<'_> {
     }
 
     fn create_content(&self) -> Result<CanonicalJsonObject, CreateRoomError> {
-        let given = self.request.creation_content.as_ref().map(|content| content_from_json(content.json().get()));
+        let given = self
+            .request
+            .creation_content
+            .as_ref()
+            .map(|content| content_from_json(content.json().get()));
         let mut content = given.transpose()?.unwrap_or_default();
-        content.insert("room_version".to_owned(), CanonicalJsonValue::String(self.version.to_string()));
+        content.insert(
+            "room_version".to_owned(),
+            CanonicalJsonValue::String(self.version.to_string()),
+        );
         content.remove("creator");
         if !self.rules.authorization.use_room_create_sender {
             let creator = CanonicalJsonValue::String(self.requester.user_id.to_string());
             content.insert("creator".to_owned(), creator);
         }
-        if self.is_trusted() && self.rules.authorization.additional_room_creators && !self.request.invite.is_empty() {
-            let creators = content.entry("additional_creators".to_owned()).or_insert_with(|| CanonicalJsonValue::Array(Vec::new()));
+        if self.is_trusted()
+            && self.rules.authorization.additional_room_creators
+            && !self.request.invite.is_empty()
+        {
+            let creators = content
+                .entry("additional_creators".to_owned())
+                .or_insert_with(|| CanonicalJsonValue::Array(Vec::new()));
             let CanonicalJsonValue::Array(creators) = creators else {
-                return Err(CreateRoomError::BadJson("`additional_creators` is an array of user IDs".to_owned()));
+                return Err(CreateRoomError::BadJson(
+                    "`additional_creators` is an array of user IDs".to_owned(),
+                ));
             };
             for user_id in &self.request.invite {
                 let user_id = CanonicalJsonValue::String(user_id.to_string());
@@ -315,7 +402,12 @@ impl Plan<'_> {
         if !privileged_creators {
             users.insert(self.requester.user_id.to_string(), 100.into());
             if self.is_trusted() {
-                users.extend(self.request.invite.iter().map(|user_id| (user_id.to_string(), 100.into())));
+                users.extend(
+                    self.request
+                        .invite
+                        .iter()
+                        .map(|user_id| (user_id.to_string(), 100.into())),
+                );
             }
         }
         let may_invite = match self.preset() {
@@ -354,9 +446,18 @@ impl Plan<'_> {
             _ => ("invite", "can_join"),
         };
         Ok(vec![
-            self.state("m.room.join_rules", content_of(&json!({ "join_rule": join_rule }))?),
-            self.state("m.room.history_visibility", content_of(&json!({ "history_visibility": "shared" }))?),
-            self.state("m.room.guest_access", content_of(&json!({ "guest_access": guest_access }))?),
+            self.state(
+                "m.room.join_rules",
+                content_of(&json!({ "join_rule": join_rule }))?,
+            ),
+            self.state(
+                "m.room.history_visibility",
+                content_of(&json!({ "history_visibility": "shared" }))?,
+            ),
+            self.state(
+                "m.room.guest_access",
+                content_of(&json!({ "guest_access": guest_access }))?,
+            ),
         ])
     }
 
@@ -366,7 +467,10 @@ impl Plan<'_> {
             let event: InitialState = serde_json::from_str(raw.json().get())
                 .map_err(|error| CreateRoomError::BadJson(format!("`initial_state`: {error}")))?;
             let draft = self.state(&event.event_type, content_from_json(event.content.get())?);
-            drafts.push(Draft { state_key: Some(event.state_key), ..draft });
+            drafts.push(Draft {
+                state_key: Some(event.state_key),
+                ..draft
+            });
         }
         Ok(drafts)
     }

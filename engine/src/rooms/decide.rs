@@ -8,14 +8,14 @@ use std::{
 use hearth_storage::{
     EventNid, KeyNid, RoomNid, StateNid,
     log::{
-        Change, ClientTransaction, Fact, HeadMove, Membership, MembershipChange, NewEvent, NewState, Redaction, Relation,
-        StateChange,
+        Change, ClientTransaction, Fact, HeadMove, Membership, MembershipChange, NewEvent, NewState,
+        Redaction, Relation, StateChange,
     },
     states,
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
-    ServerName, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
+    OwnedUserId, RoomId, ServerName, UserId,
     events::{StateEventType, TimelineEventType, room::power_levels::UserPowerLevel},
     room_version_rules::{AuthorizationRules, RoomVersionRules},
     signatures::{JsonError, hash_and_sign_event, reference_hash},
@@ -118,7 +118,16 @@ pub(super) fn decide(
         let permitted = !changes_state && head.permitted.contains(&(draft.sender_nid, names.type_nid));
         work.add(draft, names, permitted)?;
     }
-    let Work { room_id, sequence, extremities, state, stored_state, mut change, events, .. } = work;
+    let Work {
+        room_id,
+        sequence,
+        extremities,
+        state,
+        stored_state,
+        mut change,
+        events,
+        ..
+    } = work;
     let room_id = room_id.ok_or_else(|| Error::Damaged("a room without an ID".to_owned()))?;
     let (state_nid, _) = stored_state.ok_or_else(|| Error::Damaged("a room without state".to_owned()))?;
     change.heads.push(HeadMove {
@@ -128,7 +137,8 @@ pub(super) fn decide(
         forward_extremities: extremities.iter().map(|extremity| extremity.nid).collect(),
         state_nid,
     });
-    (head.sequence, head.extremities, head.state, head.stored_state) = (sequence, extremities, state, stored_state);
+    (head.sequence, head.extremities, head.state, head.stored_state) =
+        (sequence, extremities, state, stored_state);
     if changes_state {
         head.permitted.clear();
     } else {
@@ -136,7 +146,11 @@ pub(super) fn decide(
             head.permit(draft.sender_nid, names.type_nid);
         }
     }
-    Ok(Decided { change, events, room_id })
+    Ok(Decided {
+        change,
+        events,
+        room_id,
+    })
 }
 
 /// Deciding, half done.
@@ -162,7 +176,12 @@ impl Work<'_> {
         self.check_replaced(draft, names)?;
         self.check_already(draft, names)?;
         let auth = self.auth_events(names)?;
-        let depth = self.extremities.iter().map(|extremity| extremity.depth).max().unwrap_or(0);
+        let depth = self
+            .extremities
+            .iter()
+            .map(|extremity| extremity.depth)
+            .max()
+            .unwrap_or(0);
         let depth = depth.saturating_add(1).min(MAX_DEPTH);
         let (event_id, pdu) = self.build(draft, &auth, depth)?;
         let room_id = self.room_id_given_by(draft, &event_id)?;
@@ -184,7 +203,10 @@ impl Work<'_> {
             replaces: state_changes.first().and_then(|change| change.old),
             pdu: pdu.into(),
             push_class,
-            transaction: draft.request.as_ref().map(|request| (request.device_nid, Arc::clone(&request.txn_id))),
+            transaction: draft
+                .request
+                .as_ref()
+                .map(|request| (request.device_nid, Arc::clone(&request.txn_id))),
         });
         let event = Arc::new(Event::parse(&stored, 0, &room_id, self.target.rules).map_err(Error::from)?);
         if !permitted {
@@ -197,30 +219,40 @@ impl Work<'_> {
             self.state.set(change.key_nid, change.new);
         }
         self.sequence += 1;
-        self.extremities = vec![Extremity { nid: event.nid, event_id, depth }];
-        self.change.relations.extend(event.relation().map(|relation| Relation {
-            event_nid: event.nid,
-            rel_type: relation.rel_type.into(),
-            parent_id: relation.parent_id.as_str().into(),
-            is_edit: relation.is_edit,
-        }));
+        self.extremities = vec![Extremity {
+            nid: event.nid,
+            event_id,
+            depth,
+        }];
+        self.change
+            .relations
+            .extend(event.relation().map(|relation| Relation {
+                event_nid: event.nid,
+                rel_type: relation.rel_type.into(),
+                parent_id: relation.parent_id.as_str().into(),
+                is_edit: relation.is_edit,
+            }));
         self.change.facts.push(Fact::Event(stored, state_changes));
         self.change.facts.extend(membership.map(Fact::Membership));
         self.change.facts.extend(redaction.map(Fact::Redaction));
-        self.change.transactions.extend(draft.request.as_ref().map(|request| ClientTransaction {
-            device_nid: request.device_nid,
-            request_key: request.request_key,
-            event_nid: event.nid,
-            created_at: self.signer.now.0.into(),
-            txn_id: Arc::clone(&request.txn_id),
-        }));
+        self.change
+            .transactions
+            .extend(draft.request.as_ref().map(|request| ClientTransaction {
+                device_nid: request.device_nid,
+                request_key: request.request_key,
+                event_nid: event.nid,
+                created_at: self.signer.now.0.into(),
+                txn_id: Arc::clone(&request.txn_id),
+            }));
         self.made.insert(event.nid, Arc::clone(&event));
         self.events.push(event);
         Ok(())
     }
 
     fn check_already(&self, draft: &Draft, names: &Names) -> Result<(), DecideError> {
-        let Some(key_nid) = names.key_nid.filter(|_| draft.unless_already) else { return Ok(()) };
+        let Some(key_nid) = names.key_nid.filter(|_| draft.unless_already) else {
+            return Ok(());
+        };
         let current = self.current(key_nid)?.and_then(|event| membership_in(&event));
         match current.is_some() && current == draft.membership().and_then(membership_named) {
             true => Err(DecideError::AlreadySo),
@@ -231,18 +263,25 @@ impl Work<'_> {
     fn check_replaced(&self, draft: &Draft, names: &Names) -> Result<(), DecideError> {
         let current = names.key_nid.and_then(|key_nid| self.state.get(key_nid));
         match draft.replaces {
-            Some(expected) if current != Some(expected) => {
-                Err(DecideError::Forbidden("the state that this would replace has changed".to_owned()))
-            }
+            Some(expected) if current != Some(expected) => Err(DecideError::Forbidden(
+                "the state that this would replace has changed".to_owned(),
+            )),
             _ => Ok(()),
         }
     }
 
     /// The event at a key of the current state.
     fn current(&self, key_nid: KeyNid) -> Result<Option<Arc<Event>>, DecideError> {
-        let Some(event_nid) = self.state.get(key_nid) else { return Ok(None) };
-        let event = self.made.get(&event_nid).or_else(|| self.gathered.events.get(&event_nid));
-        event.map(|event| Some(Arc::clone(event))).ok_or_else(|| DecideError::Missing(vec![event_nid]))
+        let Some(event_nid) = self.state.get(key_nid) else {
+            return Ok(None);
+        };
+        let event = self
+            .made
+            .get(&event_nid)
+            .or_else(|| self.gathered.events.get(&event_nid));
+        event
+            .map(|event| Some(Arc::clone(event)))
+            .ok_or_else(|| DecideError::Missing(vec![event_nid]))
     }
 
     fn auth_events(&self, names: &Names) -> Result<Vec<Arc<Event>>, DecideError> {
@@ -255,20 +294,38 @@ impl Work<'_> {
                 Err(error) => return Err(error),
             }
         }
-        if missing.is_empty() { Ok(auth) } else { Err(DecideError::Missing(missing)) }
+        if missing.is_empty() {
+            Ok(auth)
+        } else {
+            Err(DecideError::Missing(missing))
+        }
     }
 
     /// The PDU, hashed and signed, and its ID (server-server API, "PDUs" and "Signing Events").
-    fn build(&self, draft: &Draft, auth: &[Arc<Event>], depth: i64) -> Result<(OwnedEventId, String), DecideError> {
+    fn build(
+        &self,
+        draft: &Draft,
+        auth: &[Arc<Event>],
+        depth: i64,
+    ) -> Result<(OwnedEventId, String), DecideError> {
         let string = |text: &str| CanonicalJsonValue::String(text.to_owned());
         let mut pdu = CanonicalJsonObject::new();
         let mut put = |key: &str, value: CanonicalJsonValue| pdu.insert(key.to_owned(), value);
         put("type", string(&draft.event_type.to_string()));
         put("sender", string(draft.sender.as_str()));
         put("content", CanonicalJsonValue::Object(draft.content.clone()));
-        put("depth", CanonicalJsonValue::Integer(depth.try_into().unwrap_or_default()));
-        put("origin_server_ts", CanonicalJsonValue::Integer(self.signer.now.0.into()));
-        let prev_events = self.extremities.iter().map(|extremity| string(extremity.event_id.as_str()));
+        put(
+            "depth",
+            CanonicalJsonValue::Integer(depth.try_into().unwrap_or_default()),
+        );
+        put(
+            "origin_server_ts",
+            CanonicalJsonValue::Integer(self.signer.now.0.into()),
+        );
+        let prev_events = self
+            .extremities
+            .iter()
+            .map(|extremity| string(extremity.event_id.as_str()));
         put("prev_events", CanonicalJsonValue::Array(prev_events.collect()));
         let auth_events = auth.iter().map(|event| string(event.event_id.as_str()));
         put("auth_events", CanonicalJsonValue::Array(auth_events.collect()));
@@ -288,25 +345,39 @@ impl Work<'_> {
             }
         }
         let rules = self.target.rules;
-        hash_and_sign_event(self.signer.server_name.as_str(), self.signer.key.pair(), &mut pdu, &rules.redaction)
-            .map_err(unbuildable)?;
+        hash_and_sign_event(
+            self.signer.server_name.as_str(),
+            self.signer.key.pair(),
+            &mut pdu,
+            &rules.redaction,
+        )
+        .map_err(unbuildable)?;
         let event_id = format!("${}", reference_hash(&pdu, rules).map_err(unbuildable)?);
-        let event_id =
-            OwnedEventId::try_from(event_id).map_err(|error| Error::Damaged(format!("an event ID: {error}")))?;
-        let json = serde_json::to_string(&pdu).map_err(|error| Error::Damaged(format!("an event: {error}")))?;
+        let event_id = OwnedEventId::try_from(event_id)
+            .map_err(|error| Error::Damaged(format!("an event ID: {error}")))?;
+        let json =
+            serde_json::to_string(&pdu).map_err(|error| Error::Damaged(format!("an event: {error}")))?;
         if json.len() > MAX_PDU_BYTES {
-            return Err(DecideError::TooLarge(format!("an event is at most {MAX_PDU_BYTES} bytes long")));
+            return Err(DecideError::TooLarge(format!(
+                "an event is at most {MAX_PDU_BYTES} bytes long"
+            )));
         }
         Ok((event_id, json))
     }
 
     /// The room's ID, which since version 12 is that of its create event.
-    fn room_id_given_by(&mut self, draft: &Draft, event_id: &OwnedEventId) -> Result<OwnedRoomId, DecideError> {
+    fn room_id_given_by(
+        &mut self,
+        draft: &Draft,
+        event_id: &OwnedEventId,
+    ) -> Result<OwnedRoomId, DecideError> {
         if let Some(room_id) = &self.room_id {
             return Ok(room_id.clone());
         }
         if draft.event_type != TimelineEventType::RoomCreate {
-            return Err(DecideError::Forbidden("a room begins with its create event".to_owned()));
+            return Err(DecideError::Forbidden(
+                "a room begins with its create event".to_owned(),
+            ));
         }
         let room_id = OwnedRoomId::try_from(event_id.as_str().replacen('$', "!", 1))
             .map_err(|error| Error::Damaged(format!("a room ID: {error}")))?;
@@ -322,23 +393,35 @@ impl Work<'_> {
                 .ok_or_else(|| DecideError::Forbidden("a room begins with its create event".to_owned()))?;
             return Ok((state_nid, Vec::new()));
         };
-        let state_nid =
-            self.state_nids.next().ok_or_else(|| Error::Damaged("too few state numbers were gathered".to_owned()))?;
+        let state_nid = self
+            .state_nids
+            .next()
+            .ok_or_else(|| Error::Damaged("too few state numbers were gathered".to_owned()))?;
         let mut after = self.state.clone();
         let old = after.set(key_nid, Some(names.event_nid));
         let delta = [(key_nid, Some(names.event_nid))];
-        let stored: NewState =
-            states::pack(state_nid, self.stored_state, &delta, || after.iter().collect::<Vec<_>>()).map_err(Error::from)?;
+        let stored: NewState = states::pack(state_nid, self.stored_state, &delta, || {
+            after.iter().collect::<Vec<_>>()
+        })
+        .map_err(Error::from)?;
         self.stored_state = Some((state_nid, stored.depth));
         self.change.states.push(stored);
-        Ok((state_nid, vec![StateChange { key_nid, old, new: Some(names.event_nid) }]))
+        Ok((
+            state_nid,
+            vec![StateChange {
+                key_nid,
+                old,
+                new: Some(names.event_nid),
+            }],
+        ))
     }
 
     /// The authorisation rules of the room's version, against the state before the event.
     fn check(&self, event: &Arc<Event>) -> Result<(), DecideError> {
         let rules = &self.target.rules.authorization;
         if *event.event_type() == TimelineEventType::RoomCreate {
-            return check_state_independent_auth_rules(rules, event, |_| None::<Arc<Event>>).map_err(DecideError::Forbidden);
+            return check_state_independent_auth_rules(rules, event, |_| None::<Arc<Event>>)
+                .map_err(DecideError::Forbidden);
         }
         let missing = std::cell::RefCell::new(Vec::new());
         let fetch = |event_type: &StateEventType, state_key: &str| {
@@ -372,10 +455,21 @@ impl Work<'_> {
             .next()
     }
 
-    fn membership(&self, draft: &Draft, names: &Names, event: &Event) -> Result<Option<MembershipChange>, DecideError> {
-        let Some(((_, user_nid), key_nid)) = names.target.as_ref().zip(names.key_nid) else { return Ok(None) };
-        let Some(membership) = draft.membership().and_then(membership_named) else { return Ok(None) };
-        let was_joined = self.current(key_nid)?.is_some_and(|old| membership_in(&old) == Some(Membership::Join));
+    fn membership(
+        &self,
+        draft: &Draft,
+        names: &Names,
+        event: &Event,
+    ) -> Result<Option<MembershipChange>, DecideError> {
+        let Some(((_, user_nid), key_nid)) = names.target.as_ref().zip(names.key_nid) else {
+            return Ok(None);
+        };
+        let Some(membership) = draft.membership().and_then(membership_named) else {
+            return Ok(None);
+        };
+        let was_joined = self
+            .current(key_nid)?
+            .is_some_and(|old| membership_in(&old) == Some(Membership::Join));
         Ok(Some(MembershipChange {
             room_nid: self.target.room_nid,
             user_nid: *user_nid,
@@ -397,18 +491,23 @@ impl Work<'_> {
             stripped.extend(self.current(*key_nid)?.map(|event| event.to_stripped()));
         }
         stripped.push(invite.to_stripped());
-        let json = serde_json::to_string(&stripped).map_err(|error| Error::Damaged(format!("stripped state: {error}")))?;
+        let json = serde_json::to_string(&stripped)
+            .map_err(|error| Error::Damaged(format!("stripped state: {error}")))?;
         Ok(json.into())
     }
 
     /// Whether a user has the power to notify the whole room (client-server API, `sender_notification_permission`).
     fn may_notify_room(&self, sender: &UserId) -> Result<bool, DecideError> {
-        let Some(create) = self.current(self.gathered.create_key)? else { return Ok(false) };
+        let Some(create) = self.current(self.gathered.create_key)? else {
+            return Ok(false);
+        };
         let levels = self.current(self.gathered.power_levels_key)?;
         let needed = class::level_to_notify_room(levels.as_ref().map_or("{}", |event| event.content().get()));
         let rules = &self.target.rules.authorization;
-        let creators = RoomCreateEvent::new(create).creators(rules).map_err(DecideError::Forbidden)?;
-        let levels = levels.map(|event| RoomPowerLevelsEvent::new(event));
+        let creators = RoomCreateEvent::new(create)
+            .creators(rules)
+            .map_err(DecideError::Forbidden)?;
+        let levels = levels.map(RoomPowerLevelsEvent::new);
         let level = user_level(levels.as_ref(), sender, &creators, rules)?;
         Ok(level >= UserPowerLevel::Int(needed.try_into().unwrap_or(ruma::Int::MAX)))
     }
@@ -416,29 +515,53 @@ impl Work<'_> {
     /// Whether the event redacts what it names. Room versions since 3 let such an event pass by their rules; who may
     /// send one is said by the client-server API, "Redactions": the sender of the redacted event, or who has the power.
     fn redaction(&self, draft: &Draft, event: &Event) -> Result<Option<Redaction>, DecideError> {
-        let Some(redacts) = &draft.redacts else { return Ok(None) };
-        let redacted = self.gathered.redacted.get(redacts).ok_or(DecideError::UnknownRedacted)?;
+        let Some(redacts) = &draft.redacts else {
+            return Ok(None);
+        };
+        let redacted = self
+            .gathered
+            .redacted
+            .get(redacts)
+            .ok_or(DecideError::UnknownRedacted)?;
         if redacted.sender() != event.sender() {
             let rules = &self.target.rules.authorization;
             let create = self.current(self.gathered.create_key)?;
             let create = create.ok_or_else(|| Error::Damaged("a room without a create event".to_owned()))?;
-            let creators = RoomCreateEvent::new(create).creators(rules).map_err(DecideError::Forbidden)?;
-            let levels = self.current(self.gathered.power_levels_key)?.map(|event| RoomPowerLevelsEvent::new(event));
+            let creators = RoomCreateEvent::new(create)
+                .creators(rules)
+                .map_err(DecideError::Forbidden)?;
+            let levels = self
+                .current(self.gathered.power_levels_key)?
+                .map(RoomPowerLevelsEvent::new);
             let level = user_level(levels.as_ref(), event.sender(), &creators, rules)?;
             if level < level_of(levels.as_ref(), RoomPowerLevelsIntField::Redact, rules)? {
-                return Err(DecideError::Forbidden("you don't have the power to redact another user's event".to_owned()));
+                return Err(DecideError::Forbidden(
+                    "you don't have the power to redact another user's event".to_owned(),
+                ));
             }
         }
-        Ok(Some(Redaction { room_nid: self.target.room_nid, event_nid: redacted.nid, redaction_nid: event.nid }))
+        Ok(Some(Redaction {
+            room_nid: self.target.room_nid,
+            event_nid: redacted.nid,
+            redaction_nid: event.nid,
+        }))
     }
 }
 
 fn check_size(draft: &Draft) -> Result<(), DecideError> {
-    let too_long = |name| DecideError::TooLarge(format!("the {name} of an event is at most {MAX_KEY_BYTES} bytes long"));
+    let too_long = |name| {
+        DecideError::TooLarge(format!(
+            "the {name} of an event is at most {MAX_KEY_BYTES} bytes long"
+        ))
+    };
     if draft.event_type.to_string().len() > MAX_KEY_BYTES {
         return Err(too_long("type"));
     }
-    if draft.state_key.as_ref().is_some_and(|state_key| state_key.len() > MAX_KEY_BYTES) {
+    if draft
+        .state_key
+        .as_ref()
+        .is_some_and(|state_key| state_key.len() > MAX_KEY_BYTES)
+    {
         return Err(too_long("state_key"));
     }
     Ok(())
@@ -446,7 +569,9 @@ fn check_size(draft: &Draft) -> Result<(), DecideError> {
 
 fn unbuildable(error: JsonError) -> DecideError {
     match error {
-        JsonError::PduTooLarge => DecideError::TooLarge(format!("an event is at most {MAX_PDU_BYTES} bytes long")),
+        JsonError::PduTooLarge => {
+            DecideError::TooLarge(format!("an event is at most {MAX_PDU_BYTES} bytes long"))
+        }
         error => DecideError::Forbidden(format!("this can't be made an event: {error}")),
     }
 }
@@ -488,9 +613,16 @@ pub(super) fn user_level(
         return Ok(UserPowerLevel::Infinite);
     }
     match levels {
-        Some(levels) => levels.user_power_level(user_id, rules).map(Into::into).map_err(DecideError::Forbidden),
+        Some(levels) => levels
+            .user_power_level(user_id, rules)
+            .map(Into::into)
+            .map_err(DecideError::Forbidden),
         // Without power levels a room's creator has 100, everyone else 0 (client-server API, "m.room.power_levels").
-        None => Ok(UserPowerLevel::Int(if is_creator { 100.into() } else { 0.into() })),
+        None => Ok(UserPowerLevel::Int(if is_creator {
+            100.into()
+        } else {
+            0.into()
+        })),
     }
 }
 
@@ -501,7 +633,9 @@ pub(super) fn level_of(
     rules: &AuthorizationRules,
 ) -> Result<UserPowerLevel, DecideError> {
     let level = match levels {
-        Some(levels) => levels.get_as_int_or_default(field, rules).map_err(DecideError::Forbidden)?,
+        Some(levels) => levels
+            .get_as_int_or_default(field, rules)
+            .map_err(DecideError::Forbidden)?,
         None => field.default_value(),
     };
     Ok(UserPowerLevel::Int(level))

@@ -59,12 +59,17 @@ impl Draft {
 
     /// The same, allowed only in place of a certain state event.
     pub fn replacing(self, current: EventNid) -> Self {
-        Self { replaces: Some(current), ..self }
+        Self {
+            replaces: Some(current),
+            ..self
+        }
     }
 
     /// The `membership` of a member event's content.
     pub fn membership(&self) -> Option<&str> {
-        (self.event_type == TimelineEventType::RoomMember).then(|| self.content.get("membership")?.as_str()).flatten()
+        (self.event_type == TimelineEventType::RoomMember)
+            .then(|| self.content.get("membership")?.as_str())
+            .flatten()
     }
 }
 

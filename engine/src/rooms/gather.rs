@@ -49,7 +49,12 @@ pub(super) struct Names {
 }
 
 /// Gathers for `drafts`, to be decided on `state` of a room that exists.
-pub(super) async fn gather(engine: &Engine, room: &Room, state: &StateMap, drafts: &[Draft]) -> Result<Gathered, DecideError> {
+pub(super) async fn gather(
+    engine: &Engine,
+    room: &Room,
+    state: &StateMap,
+    drafts: &[Draft],
+) -> Result<Gathered, DecideError> {
     let mut gathered = gather_for_new(engine, &room.rules, drafts).await?;
     let wanted = gathered.names.iter().flat_map(Names::keys);
     let wanted = wanted.chain([gathered.create_key, gathered.power_levels_key]);
@@ -78,7 +83,14 @@ pub(super) async fn gather_for_new(
         names.push(names_of(engine, rules, draft, event_nid).await?);
     }
     let (events, redacted) = (HashMap::new(), HashMap::new());
-    Ok(Gathered { names, events, state_nids, create_key, power_levels_key, redacted })
+    Ok(Gathered {
+        names,
+        events,
+        state_nids,
+        create_key,
+        power_levels_key,
+        redacted,
+    })
 }
 
 impl Gathered {
@@ -96,13 +108,26 @@ impl Names {
     }
 }
 
-async fn names_of(engine: &Engine, rules: &RoomVersionRules, draft: &Draft, event_nid: EventNid) -> Result<Names, DecideError> {
+async fn names_of(
+    engine: &Engine,
+    rules: &RoomVersionRules,
+    draft: &Draft,
+    event_nid: EventNid,
+) -> Result<Names, DecideError> {
     let event_type = draft.event_type.to_string();
     let type_nid = engine.interner.types(&[&event_type]).await.map_err(Error::from)?;
-    let type_nid =
-        type_nid.first().copied().ok_or_else(|| Error::Damaged("an event type was not interned".to_owned()))?;
+    let type_nid = type_nid
+        .first()
+        .copied()
+        .ok_or_else(|| Error::Damaged("an event type was not interned".to_owned()))?;
     let key_nid = match &draft.state_key {
-        Some(state_key) => Some(engine.interner.key(&event_type, state_key).await.map_err(Error::from)?),
+        Some(state_key) => Some(
+            engine
+                .interner
+                .key(&event_type, state_key)
+                .await
+                .map_err(Error::from)?,
+        ),
         None => None,
     };
     let content = to_raw_value(&draft.content).map_err(|error| DecideError::Forbidden(error.to_string()))?;
@@ -114,30 +139,61 @@ async fn names_of(engine: &Engine, rules: &RoomVersionRules, draft: &Draft, even
         &rules.authorization,
     )
     .map_err(DecideError::Forbidden)?;
-    let auth_names: Vec<(String, &str)> =
-        auth_types.iter().map(|(event_type, state_key)| (event_type.to_string(), state_key.as_str())).collect();
-    let auth_names: Vec<(&str, &str)> = auth_names.iter().map(|(event_type, key)| (event_type.as_str(), *key)).collect();
+    let auth_names: Vec<(String, &str)> = auth_types
+        .iter()
+        .map(|(event_type, state_key)| (event_type.to_string(), state_key.as_str()))
+        .collect();
+    let auth_names: Vec<(&str, &str)> = auth_names
+        .iter()
+        .map(|(event_type, key)| (event_type.as_str(), *key))
+        .collect();
     let auth_keys = engine.interner.keys(&auth_names).await.map_err(Error::from)?;
-    let auth_keys = auth_types.into_iter().zip(auth_keys).map(|((event_type, key), nid)| (event_type, key, nid)).collect();
-    let target = match draft.state_key.as_deref().filter(|_| draft.membership().is_some()) {
+    let auth_keys = auth_types
+        .into_iter()
+        .zip(auth_keys)
+        .map(|((event_type, key), nid)| (event_type, key, nid))
+        .collect();
+    let target = match draft
+        .state_key
+        .as_deref()
+        .filter(|_| draft.membership().is_some())
+    {
         Some(state_key) => {
-            let user_id = <&UserId>::try_from(state_key)
-                .map_err(|_| DecideError::Forbidden("the state key of a member event is a user ID".to_owned()))?;
-            Some((user_id.to_owned(), engine.interner.user(user_id).await.map_err(Error::from)?))
+            let user_id = <&UserId>::try_from(state_key).map_err(|_| {
+                DecideError::Forbidden("the state key of a member event is a user ID".to_owned())
+            })?;
+            Some((
+                user_id.to_owned(),
+                engine.interner.user(user_id).await.map_err(Error::from)?,
+            ))
         }
         None => None,
     };
     let stripped_keys = if draft.membership() == Some("invite") {
-        let mut names: Vec<(&str, &str)> = STRIPPED_TYPES.iter().map(|event_type| (*event_type, "")).collect();
+        let mut names: Vec<(&str, &str)> = STRIPPED_TYPES
+            .iter()
+            .map(|event_type| (*event_type, ""))
+            .collect();
         names.push(("m.room.member", draft.sender.as_str()));
         engine.interner.keys(&names).await.map_err(Error::from)?
     } else {
         Vec::new()
     };
-    Ok(Names { event_nid, type_nid, key_nid, auth_keys, target, stripped_keys })
+    Ok(Names {
+        event_nid,
+        type_nid,
+        key_nid,
+        auth_keys,
+        target,
+        stripped_keys,
+    })
 }
 
-async fn load(engine: &Engine, room: &Room, wanted: &[EventNid]) -> Result<HashMap<EventNid, Arc<Event>>, Error> {
+async fn load(
+    engine: &Engine,
+    room: &Room,
+    wanted: &[EventNid],
+) -> Result<HashMap<EventNid, Arc<Event>>, Error> {
     super::read::events(engine, room, wanted.iter().copied()).await
 }
 

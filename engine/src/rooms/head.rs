@@ -92,7 +92,10 @@ impl HeadCell {
 
     /// Decides on the head: `decide` moves it and queues the change, or changes nothing and fails. Nothing when there
     /// is no head.
-    pub fn decide<T, E>(&self, decide: impl FnOnce(&mut Head) -> Result<T, E>) -> Option<Result<(T, Incarnation), E>> {
+    pub fn decide<T, E>(
+        &self,
+        decide: impl FnOnce(&mut Head) -> Result<T, E>,
+    ) -> Option<Result<(T, Incarnation), E>> {
         let mut holder = self.0.lock();
         let decided = decide(holder.head.as_mut()?);
         Some(decided.map(|decided| {
@@ -117,6 +120,10 @@ impl HeadCell {
 
     pub fn weight(&self) -> u64 {
         // The state is shared with the view but for its latest changes.
-        self.0.lock().head.as_ref().map_or(0, |head| (head.permitted.len() * 24 + 256) as u64)
+        self.0
+            .lock()
+            .head
+            .as_ref()
+            .map_or(0, |head| (head.permitted.len() * 24 + 256) as u64)
     }
 }

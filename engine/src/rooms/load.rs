@@ -6,8 +6,7 @@ use std::{
 };
 
 use hearth_storage::{
-    Connection, EventNid, KeyNid, RoomNid, StateNid,
-    log, memberships,
+    Connection, EventNid, KeyNid, RoomNid, StateNid, log, memberships,
     rooms::{self, StoredHead},
     states,
 };
@@ -24,7 +23,10 @@ use crate::{Engine, Error, events::InRoom};
 impl Room {
     /// What reading its events needs.
     pub(crate) fn in_room(&self) -> InRoom<'_> {
-        InRoom { room_id: &self.id, rules: &self.rules }
+        InRoom {
+            room_id: &self.id,
+            rules: &self.rules,
+        }
     }
 }
 
@@ -70,9 +72,15 @@ pub(crate) async fn load_views(engine: &Engine, room_nids: &[RoomNid]) -> Result
     let mut members = load_members(engine, &mut transaction, &missing).await?;
     drop(transaction);
     for stored in heads {
-        let Some(room) = admitted.get(&stored.room.room_nid) else { continue };
+        let Some(room) = admitted.get(&stored.room.room_nid) else {
+            continue;
+        };
         let (_, state) = states.remove(&stored.state_nid).unwrap_or_default();
-        let members = members.remove(&room.nid).unwrap_or_default().into_iter().collect();
+        let members = members
+            .remove(&room.nid)
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
         room.view.loaded(View::new(upto, stored.sequence, state, members));
         found.push(Arc::clone(room));
     }
@@ -86,7 +94,10 @@ async fn admit(engine: &Engine, room_nids: &[RoomNid]) -> Result<HashMap<RoomNid
     for stored in rooms::heads(&mut connection, room_nids).await? {
         match new_room(&stored) {
             Some(room) => drop(admitted.insert(room.nid, engine.rooms.admit(room))),
-            None => tracing::error!(room_id = stored.room.room_id, "passed over a room of an unknown version"),
+            None => tracing::error!(
+                room_id = stored.room.room_id,
+                "passed over a room of an unknown version"
+            ),
         }
     }
     Ok(admitted)
@@ -105,7 +116,10 @@ async fn load_states(connection: &mut Connection, heads: &[StoredHead]) -> Resul
     let state_nids: Vec<StateNid> = heads.iter().map(|head| head.state_nid).collect();
     let loaded = states::load(connection, &state_nids).await?;
     let as_map = |map: BTreeMap<KeyNid, EventNid>| map.into_iter().collect();
-    Ok(loaded.into_iter().map(|state| (state.state_nid, (state.depth, as_map(state.map)))).collect())
+    Ok(loaded
+        .into_iter()
+        .map(|state| (state.state_nid, (state.depth, as_map(state.map))))
+        .collect())
 }
 
 async fn load_members(
@@ -115,10 +129,15 @@ async fn load_members(
 ) -> Result<HashMap<RoomNid, Vec<(hearth_storage::UserNid, Member)>>, Error> {
     let mut members: HashMap<RoomNid, Vec<_>> = HashMap::new();
     for (room_nid, user_nid, membership, user_id) in memberships::of_rooms(connection, room_nids).await? {
-        let Ok(user_id) = OwnedUserId::try_from(user_id) else { continue };
+        let Ok(user_id) = OwnedUserId::try_from(user_id) else {
+            continue;
+        };
         let is_local = user_id.server_name() == engine.config.server_name;
         engine.interner.remember_user(user_nid, &user_id);
-        members.entry(room_nid).or_default().push((user_nid, Member { membership, is_local }));
+        members
+            .entry(room_nid)
+            .or_default()
+            .push((user_nid, Member { membership, is_local }));
     }
     Ok(members)
 }
@@ -134,16 +153,26 @@ pub(super) async fn load_head(engine: &Engine, room: &Room) -> Result<(), Error>
     };
     let mut states = load_states(&mut transaction, std::slice::from_ref(&stored)).await?;
     let wanted = stored.forward_extremities.iter().copied();
-    let extremities = engine.events.load(&mut transaction, room.in_room(), wanted).await?;
+    let extremities = engine
+        .events
+        .load(&mut transaction, room.in_room(), wanted)
+        .await?;
     drop(transaction);
     let (depth, state) = states.remove(&stored.state_nid).unwrap_or_default();
     // The memory that the view's map takes anyway is shared when both are at the same state.
-    let state = room.read(|view| (view.sequence == stored.sequence).then(|| view.state.clone())).flatten().unwrap_or(state);
+    let state = room
+        .read(|view| (view.sequence == stored.sequence).then(|| view.state.clone()))
+        .flatten()
+        .unwrap_or(state);
     room.head.offer(Head {
         sequence: stored.sequence,
         extremities: extremities
             .into_values()
-            .map(|event| Extremity { nid: event.nid, event_id: event.event_id.clone(), depth: event.depth() })
+            .map(|event| Extremity {
+                nid: event.nid,
+                event_id: event.event_id.clone(),
+                depth: event.depth(),
+            })
             .collect(),
         state,
         stored_state: Some((stored.state_nid, depth)),

@@ -33,7 +33,11 @@ impl Members {
             self.local_joined = if is_here {
                 self.local_joined.iter().copied().chain([user_nid]).collect()
             } else {
-                self.local_joined.iter().copied().filter(|other| *other != user_nid).collect()
+                self.local_joined
+                    .iter()
+                    .copied()
+                    .filter(|other| *other != user_nid)
+                    .collect()
             };
         }
     }
@@ -81,12 +85,25 @@ impl Members {
 impl FromIterator<(UserNid, Member)> for Members {
     fn from_iter<I: IntoIterator<Item = (UserNid, Member)>>(pairs: I) -> Self {
         let by_user: HashMap<UserNid, Member> = pairs.into_iter().collect();
-        let having = |membership| by_user.values().filter(|member| member.membership == membership).count();
+        let having = |membership| {
+            by_user
+                .values()
+                .filter(|member| member.membership == membership)
+                .count()
+        };
         let (joined, invited) = (having(Membership::Join), having(Membership::Invite));
         let is_local_joined = |member: &Member| member.is_local && member.membership == Membership::Join;
-        let local_joined =
-            by_user.iter().filter(|(_, member)| is_local_joined(member)).map(|(user_nid, _)| *user_nid).collect();
-        Self { by_user, joined, invited, local_joined }
+        let local_joined = by_user
+            .iter()
+            .filter(|(_, member)| is_local_joined(member))
+            .map(|(user_nid, _)| *user_nid)
+            .collect();
+        Self {
+            by_user,
+            joined,
+            invited,
+            local_joined,
+        }
     }
 }
 
@@ -99,7 +116,10 @@ mod tests {
     #[test]
     fn counts_follow_every_change_of_membership() {
         let (alice, bob) = (UserNid::from(1), UserNid::from(2));
-        let local = |membership| Member { membership, is_local: true };
+        let local = |membership| Member {
+            membership,
+            is_local: true,
+        };
         let mut members = Members::from_iter([(alice, local(Membership::Join))]);
         members.set(bob, local(Membership::Invite));
         assert_eq!((members.joined(), members.invited()), (1, 1));

@@ -6,9 +6,15 @@ use hearth_storage::{
     UserNid,
     log::{Change, Fact, Membership, MembershipChange},
 };
-use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId,
+    UserId,
+};
 
-use super::{Room, SendError, by_id, commit::commit_one, decide::DecideError, draft::Draft, restricted::authorising_user};
+use super::{
+    Room, SendError, by_id, commit::commit_one, decide::DecideError, draft::Draft,
+    restricted::authorising_user,
+};
 use crate::{Engine, Error, accounts::Requester, aliases, profiles, users};
 
 /// Why a membership did not change.
@@ -53,7 +59,9 @@ pub async fn join(
     room_id: &RoomId,
     reason: Option<String>,
 ) -> Result<OwnedRoomId, MembershipError> {
-    let room = by_id(engine, room_id).await?.ok_or(MembershipError::UnknownRoom)?;
+    let room = by_id(engine, room_id)
+        .await?
+        .ok_or(MembershipError::UnknownRoom)?;
     if membership_of(&room, requester.user_nid) == Some(Membership::Join) {
         return Ok(room.id.clone());
     }
@@ -64,7 +72,14 @@ pub async fn join(
         let vouches = CanonicalJsonValue::String(user_id.to_string());
         content.insert("join_authorised_via_users_server".to_owned(), vouches);
     }
-    change(engine, &room, requester, &requester.user_id, with_reason(content, reason)).await?;
+    change(
+        engine,
+        &room,
+        requester,
+        &requester.user_id,
+        with_reason(content, reason),
+    )
+    .await?;
     Ok(room.id.clone())
 }
 
@@ -76,7 +91,9 @@ pub async fn join_by_id_or_alias(
     reason: Option<String>,
 ) -> Result<OwnedRoomId, MembershipError> {
     let room_id = match <&RoomAliasId>::try_from(room) {
-        Ok(alias) => aliases::resolve(engine, alias).await?.ok_or(MembershipError::UnknownRoom)?,
+        Ok(alias) => aliases::resolve(engine, alias)
+            .await?
+            .ok_or(MembershipError::UnknownRoom)?,
         Err(_) => RoomId::parse(room.as_str()).map_err(|_| MembershipError::UnknownRoom)?,
     };
     join(engine, requester, &room_id, reason).await
@@ -89,11 +106,22 @@ pub async fn leave(
     room_id: &RoomId,
     reason: Option<String>,
 ) -> Result<(), MembershipError> {
-    let room = by_id(engine, room_id).await?.ok_or(MembershipError::UnknownRoom)?;
+    let room = by_id(engine, room_id)
+        .await?
+        .ok_or(MembershipError::UnknownRoom)?;
     match membership_of(&room, requester.user_nid) {
         Some(Membership::Leave) => Ok(()),
         None => Err(MembershipError::Forbidden("you are not in this room".to_owned())),
-        Some(_) => change(engine, &room, requester, &requester.user_id, content("leave", reason)).await,
+        Some(_) => {
+            change(
+                engine,
+                &room,
+                requester,
+                &requester.user_id,
+                content("leave", reason),
+            )
+            .await
+        }
     }
 }
 
@@ -102,12 +130,17 @@ pub async fn leave(
 pub async fn leave_all(engine: &Arc<Engine>, requester: &Requester) -> Result<(), Error> {
     let user = users::load(engine, requester.user_nid).await?;
     let there = [Membership::Join, Membership::Invite, Membership::Knock];
-    let rooms: Vec<_> = there.into_iter().flat_map(|membership| user.rooms_with(membership).collect::<Vec<_>>()).collect();
+    let rooms: Vec<_> = there
+        .into_iter()
+        .flat_map(|membership| user.rooms_with(membership).collect::<Vec<_>>())
+        .collect();
     let mut failed = None;
     for room_id in super::ids(engine, &rooms).await?.into_values() {
         match leave(engine, requester, &room_id, None).await {
             Ok(()) => {}
-            Err(MembershipError::Send(SendError::Decided(DecideError::Failed(error)))) => failed = Some(error),
+            Err(MembershipError::Send(SendError::Decided(DecideError::Failed(error)))) => {
+                failed = Some(error)
+            }
             Err(error) => tracing::warn!(%error, %room_id, "a closed account could not leave a room"),
         }
     }
@@ -128,7 +161,9 @@ pub async fn invite(
     let room = known_to(engine, requester, room_id).await?;
     let user_nid = engine.interner.user(user_id).await.map_err(Error::from)?;
     if membership_of(&room, user_nid) == Some(Membership::Join) {
-        return Err(MembershipError::Forbidden(format!("{user_id} is in the room already")));
+        return Err(MembershipError::Forbidden(format!(
+            "{user_id} is in the room already"
+        )));
     }
     let content = member_content(engine, user_nid, "invite").await?;
     change(engine, &room, requester, user_id, with_reason(content, reason)).await
@@ -145,7 +180,11 @@ pub async fn kick(
     let room = known_to(engine, requester, room_id).await?;
     match target_of(engine, &room, user_id).await? {
         Some(Membership::Join | Membership::Invite | Membership::Knock) => {}
-        _ => return Err(MembershipError::Forbidden(format!("{user_id} is not in the room"))),
+        _ => {
+            return Err(MembershipError::Forbidden(format!(
+                "{user_id} is not in the room"
+            )));
+        }
     }
     change(engine, &room, requester, user_id, content("leave", reason)).await
 }
@@ -178,8 +217,14 @@ pub async fn unban(
 }
 
 /// Forgets a room that was left. Forgetting again is no error.
-pub async fn forget(engine: &Arc<Engine>, requester: &Requester, room_id: &RoomId) -> Result<(), MembershipError> {
-    let room = by_id(engine, room_id).await?.ok_or(MembershipError::UnknownRoom)?;
+pub async fn forget(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+) -> Result<(), MembershipError> {
+    let room = by_id(engine, room_id)
+        .await?
+        .ok_or(MembershipError::UnknownRoom)?;
     let user = users::load(engine, requester.user_nid).await?;
     let known = user.rooms.get(&room.nid).ok_or(MembershipError::UnknownRoom)?;
     match known.membership {
@@ -195,7 +240,11 @@ pub async fn forget(engine: &Arc<Engine>, requester: &Requester, room_id: &RoomI
                 forgotten: true,
                 stripped_state: None,
             };
-            engine.log.commit(Change::of(Fact::Membership(forgotten))).await.map_err(Error::from)?;
+            engine
+                .log
+                .commit(Change::of(Fact::Membership(forgotten)))
+                .await
+                .map_err(Error::from)?;
             Ok(())
         }
         _ => Err(MembershipError::NotLeft),
@@ -203,7 +252,11 @@ pub async fn forget(engine: &Arc<Engine>, requester: &Requester, room_id: &RoomI
 }
 
 /// The room, for one who has some membership in it: to others it is no different from one that isn't there.
-async fn known_to(engine: &Engine, requester: &Requester, room_id: &RoomId) -> Result<Arc<Room>, MembershipError> {
+async fn known_to(
+    engine: &Engine,
+    requester: &Requester,
+    room_id: &RoomId,
+) -> Result<Arc<Room>, MembershipError> {
     let not_in_room = || MembershipError::Forbidden("you are not in this room".to_owned());
     let room = by_id(engine, room_id).await?.ok_or_else(not_in_room)?;
     match membership_of(&room, requester.user_nid) {
@@ -216,7 +269,11 @@ fn membership_of(room: &Room, user_nid: UserNid) -> Option<Membership> {
     room.read(|view| view.members.get(user_nid)).flatten()
 }
 
-async fn target_of(engine: &Engine, room: &Room, user_id: &UserId) -> Result<Option<Membership>, MembershipError> {
+async fn target_of(
+    engine: &Engine,
+    room: &Room,
+    user_id: &UserId,
+) -> Result<Option<Membership>, MembershipError> {
     let user_nid = engine.interner.find_user(user_id).await.map_err(Error::from)?;
     Ok(user_nid.and_then(|user_nid| membership_of(room, user_nid)))
 }
@@ -239,10 +296,17 @@ async fn change(
 }
 
 /// The content of a member event that carries a user's profile.
-pub(super) async fn member_content(engine: &Engine, user_nid: UserNid, membership: &str) -> Result<CanonicalJsonObject, Error> {
+pub(super) async fn member_content(
+    engine: &Engine,
+    user_nid: UserNid,
+    membership: &str,
+) -> Result<CanonicalJsonObject, Error> {
     let profile = profiles::of(engine, user_nid).await?;
     let mut content = content(membership, None);
-    let named = [("displayname", profile.displayname.map(|name| name.to_string())), ("avatar_url", profile.avatar_url.map(|url| url.to_string()))];
+    let named = [
+        ("displayname", profile.displayname.map(|name| name.to_string())),
+        ("avatar_url", profile.avatar_url.map(|url| url.to_string())),
+    ];
     for (key, value) in named {
         if let Some(value) = value {
             content.insert(key.to_owned(), CanonicalJsonValue::String(value));
@@ -252,7 +316,10 @@ pub(super) async fn member_content(engine: &Engine, user_nid: UserNid, membershi
 }
 
 fn content(membership: &str, reason: Option<String>) -> CanonicalJsonObject {
-    let membership = ("membership".to_owned(), CanonicalJsonValue::String(membership.to_owned()));
+    let membership = (
+        "membership".to_owned(),
+        CanonicalJsonValue::String(membership.to_owned()),
+    );
     with_reason([membership].into(), reason)
 }
 

@@ -6,7 +6,10 @@ use hearth_storage::{
     Connection, Position,
     events::{self, Place},
 };
-use ruma::{EventId, RoomId, api::{Direction, client::filter::RoomEventFilter}};
+use ruma::{
+    EventId, RoomId,
+    api::{Direction, client::filter::RoomEventFilter},
+};
 use serde_json::value::RawValue;
 
 use super::{
@@ -91,11 +94,20 @@ pub async fn messages(
     };
     let user = users::load(engine, requester.user_nid).await?;
     let mut transaction = engine.db.begin_read().await.map_err(Error::from)?;
-    let sight = visibility::load(engine, &mut transaction, &[&room], &requester.user_id, head.position).await?;
+    let sight = visibility::load(
+        engine,
+        &mut transaction,
+        &[&room],
+        &requester.user_id,
+        head.position,
+    )
+    .await?;
     let sight = sight.get(&room.nid).cloned().unwrap_or_default();
     // No further than the reader may look, whatever token they come with.
     let end = match access {
-        Access::UntilLeft(..) => events::place_at(&mut transaction, room.nid, upto).await.map_err(Error::from)?,
+        Access::UntilLeft(..) => events::place_at(&mut transaction, room.nid, upto)
+            .await
+            .map_err(Error::from)?,
         _ => Place::END,
     };
     let edge = match request.direction {
@@ -114,8 +126,18 @@ pub async fn messages(
     let to = resolve(&mut transaction, request.to, far).await?.min(end);
     let (filter, direction) = (request.filter, request.direction);
     let viewer = (requester.user_nid, &*user.preferences);
-    let walk = Walk { engine, room: &room, sight: &sight, filter, viewer, direction, upto };
-    let walked = walk.run(&mut transaction, from, to, request.limit.min(MAX_LIMIT)).await?;
+    let walk = Walk {
+        engine,
+        room: &room,
+        sight: &sight,
+        filter,
+        viewer,
+        direction,
+        upto,
+    };
+    let walked = walk
+        .run(&mut transaction, from, to, request.limit.min(MAX_LIMIT))
+        .await?;
     drop(transaction);
 
     let start = match request.from {
@@ -130,11 +152,20 @@ pub async fn messages(
         false => senders(engine, &room, &walked.events, requester).await?,
         true => Vec::new(),
     };
-    Ok(Page { start, end: walked.end.map(HistoryToken::Place), chunk, state })
+    Ok(Page {
+        start,
+        end: walked.end.map(HistoryToken::Place),
+        chunk,
+        state,
+    })
 }
 
 fn sync_token(head: LogHead) -> SyncToken {
-    SyncToken { generation: head.generation, position: head.position, ephemeral: None }
+    SyncToken {
+        generation: head.generation,
+        position: head.position,
+        ephemeral: None,
+    }
 }
 
 /// The current member events of the senders of `events`, each once.
@@ -151,7 +182,15 @@ async fn senders(
     for sender in senders {
         members.extend(read::current_state_event(engine, room, "m.room.member", sender).await?);
     }
-    serve::to_client(engine, room, &members, requester, ClientFormat::WithRoomId, |_| None).await
+    serve::to_client(
+        engine,
+        room,
+        &members,
+        requester,
+        ClientFormat::WithRoomId,
+        |_| None,
+    )
+    .await
 }
 
 /// One event (client-server API, `GET …/event/{eventId}`).
@@ -180,8 +219,12 @@ pub(crate) async fn seen_event(
         return Err(ReadError::NotFound);
     }
     let mut connection = engine.db.acquire().await.map_err(Error::from)?;
-    let stored = events::by_id(&mut connection, event_id.as_str()).await.map_err(Error::from)?;
-    let stored = stored.filter(|stored| stored.event.room_nid == room.nid).ok_or(ReadError::NotFound)?;
+    let stored = events::by_id(&mut connection, event_id.as_str())
+        .await
+        .map_err(Error::from)?;
+    let stored = stored
+        .filter(|stored| stored.event.room_nid == room.nid)
+        .ok_or(ReadError::NotFound)?;
     let position = stored.position;
     let head = engine.log.head().position;
     let mut sights = visibility::load(engine, &mut connection, &[&room], &requester.user_id, head).await?;
@@ -190,7 +233,11 @@ pub(crate) async fn seen_event(
         return Err(ReadError::NotFound);
     }
     let in_room = room.in_room();
-    let events = engine.events.admit(&mut connection, vec![stored], |_| Some(in_room)).await.map_err(Error::from)?;
+    let events = engine
+        .events
+        .admit(&mut connection, vec![stored], |_| Some(in_room))
+        .await
+        .map_err(Error::from)?;
     let event = events.into_iter().next().ok_or(ReadError::NotFound)?;
     drop(connection);
     Ok((room, event, sight, position))

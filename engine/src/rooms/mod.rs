@@ -32,8 +32,8 @@ use ruma::OwnedRoomId;
 
 use crate::{Engine, Error};
 
-pub(crate) use commit::commit_one;
 pub use commit::SendError;
+pub(crate) use commit::commit_one;
 pub use decide::DecideError;
 pub(crate) use draft::{Draft, content_from_json};
 pub(crate) use load::{by_id, by_nid, load_views};
@@ -60,7 +60,10 @@ pub(crate) fn wake(engine: &Engine, room_nid: RoomNid) {
 }
 
 /// The IDs of rooms.
-pub(crate) async fn ids(engine: &Engine, room_nids: &[RoomNid]) -> Result<HashMap<RoomNid, OwnedRoomId>, Error> {
+pub(crate) async fn ids(
+    engine: &Engine,
+    room_nids: &[RoomNid],
+) -> Result<HashMap<RoomNid, OwnedRoomId>, Error> {
     let mut ids = HashMap::with_capacity(room_nids.len());
     let mut missing = Vec::new();
     for room_nid in room_nids {
@@ -72,7 +75,11 @@ pub(crate) async fn ids(engine: &Engine, room_nids: &[RoomNid]) -> Result<HashMa
     if !missing.is_empty() {
         let mut connection = engine.db.acquire().await?;
         let stored = hearth_storage::rooms::heads(&mut connection, &missing).await?;
-        ids.extend(stored.into_iter().filter_map(|head| Some((head.room.room_nid, head.room.room_id.try_into().ok()?))));
+        ids.extend(
+            stored
+                .into_iter()
+                .filter_map(|head| Some((head.room.room_nid, head.room.room_id.try_into().ok()?))),
+        );
     }
     Ok(ids)
 }

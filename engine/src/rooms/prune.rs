@@ -27,13 +27,17 @@ pub(crate) async fn prune_redacted(engine: &Engine) -> Result<(), Error> {
     room_nids.dedup();
     let mut versions = HashMap::new();
     for head in rooms::heads(&mut connection, &room_nids).await? {
-        let version = RoomVersionId::try_from(head.room.room_version.as_str()).ok().and_then(|version| version.rules());
+        let version = RoomVersionId::try_from(head.room.room_version.as_str())
+            .ok()
+            .and_then(|version| version.rules());
         if let Some((rules, room_id)) = version.zip(OwnedRoomId::try_from(head.room.room_id).ok()) {
             versions.insert(head.room.room_nid, (rules, room_id));
         }
     }
     for row in stored {
-        let Some((rules, room_id)) = versions.get(&row.event.room_nid) else { continue };
+        let Some((rules, room_id)) = versions.get(&row.event.room_nid) else {
+            continue;
+        };
         let redacted = stored_redacted_form(&row, InRoom { room_id, rules })?;
         events::prune(&mut connection, row.event.event_nid, &redacted).await?;
     }

@@ -31,9 +31,13 @@ pub(crate) async fn current_state_event(
     event_type: &str,
     state_key: &str,
 ) -> Result<Option<Arc<Event>>, Error> {
-    let Some(key_nid) = engine.interner.find_key(event_type, state_key).await? else { return Ok(None) };
+    let Some(key_nid) = engine.interner.find_key(event_type, state_key).await? else {
+        return Ok(None);
+    };
     let event_nid = room.read(|view| view.state.get(key_nid)).flatten();
-    let Some(event_nid) = event_nid else { return Ok(None) };
+    let Some(event_nid) = event_nid else {
+        return Ok(None);
+    };
     Ok(events(engine, room, [event_nid]).await?.remove(&event_nid))
 }
 
@@ -46,7 +50,12 @@ pub(crate) async fn events(
     let (mut found, missing) = engine.events.partition(event_nids);
     if !missing.is_empty() {
         let mut connection = engine.db.acquire().await?;
-        found.extend(engine.events.load(&mut connection, room.in_room(), missing).await?);
+        found.extend(
+            engine
+                .events
+                .load(&mut connection, room.in_room(), missing)
+                .await?,
+        );
     }
     Ok(found)
 }
@@ -79,11 +88,23 @@ pub(super) async fn load_state(engine: &Engine, state_nid: StateNid) -> Result<S
 }
 
 /// The whole state, in client format (`GET …/state`).
-pub async fn state(engine: &Engine, requester: &Requester, room_id: &RoomId) -> Result<Vec<Box<RawValue>>, ReadError> {
+pub async fn state(
+    engine: &Engine,
+    requester: &Requester,
+    room_id: &RoomId,
+) -> Result<Vec<Box<RawValue>>, ReadError> {
     let (room, state) = readable_state(engine, requester, room_id).await?;
     let events = events(engine, &room, state.iter().map(|(_, event_nid)| event_nid)).await?;
     let events: Vec<Arc<Event>> = events.into_values().collect();
-    Ok(serve::to_client(engine, &room, &events, requester, ClientFormat::WithRoomId, |_| None).await?)
+    Ok(serve::to_client(
+        engine,
+        &room,
+        &events,
+        requester,
+        ClientFormat::WithRoomId,
+        |_| None,
+    )
+    .await?)
 }
 
 /// The content of a state event, and the event in client format.
@@ -104,11 +125,28 @@ pub async fn state_event(
     state_key: &str,
 ) -> Result<StateEvent, ReadError> {
     let (room, state) = readable_state(engine, requester, room_id).await?;
-    let key_nid = engine.interner.find_key(event_type, state_key).await.map_err(Error::from)?;
-    let event_nid = key_nid.and_then(|key_nid| state.get(key_nid)).ok_or(ReadError::NotFound)?;
-    let event = events(engine, &room, [event_nid]).await?.remove(&event_nid).ok_or(ReadError::NotFound)?;
+    let key_nid = engine
+        .interner
+        .find_key(event_type, state_key)
+        .await
+        .map_err(Error::from)?;
+    let event_nid = key_nid
+        .and_then(|key_nid| state.get(key_nid))
+        .ok_or(ReadError::NotFound)?;
+    let event = events(engine, &room, [event_nid])
+        .await?
+        .remove(&event_nid)
+        .ok_or(ReadError::NotFound)?;
     let content = event.content().to_owned();
-    let served = serve::to_client(engine, &room, &[event], requester, ClientFormat::WithRoomId, |_| None).await?;
+    let served = serve::to_client(
+        engine,
+        &room,
+        &[event],
+        requester,
+        ClientFormat::WithRoomId,
+        |_| None,
+    )
+    .await?;
     let event = served.into_iter().next().ok_or(ReadError::NotFound)?;
     Ok(StateEvent { content, event })
 }
@@ -139,12 +177,23 @@ pub async fn members(
         let membership = membership_in(event).map(serve::name_of);
         match (request.membership, request.not_membership) {
             (None, None) => true,
-            (is, is_not) => is.is_some_and(|is| membership == Some(is)) || is_not.is_some_and(|is_not| membership != Some(is_not)),
+            (is, is_not) => {
+                is.is_some_and(|is| membership == Some(is))
+                    || is_not.is_some_and(|is_not| membership != Some(is_not))
+            }
         }
     };
     let members = member_events(engine, &room, &state).await?;
     let members: Vec<Arc<Event>> = members.into_iter().filter(|event| wanted(event)).collect();
-    Ok(serve::to_client(engine, &room, &members, requester, ClientFormat::WithRoomId, |_| None).await?)
+    Ok(serve::to_client(
+        engine,
+        &room,
+        &members,
+        requester,
+        ClientFormat::WithRoomId,
+        |_| None,
+    )
+    .await?)
 }
 
 /// The state at a point of history, no later than what the user may read.
@@ -161,16 +210,22 @@ async fn state_at(
     };
     let mut connection = engine.db.acquire().await.map_err(Error::from)?;
     let (before, upto) = match token {
-        HistoryToken::Place(place) => {
-            (stored_events::Place { sub: place.sub.saturating_add(1), ..place }, until)
-        }
+        HistoryToken::Place(place) => (
+            stored_events::Place {
+                sub: place.sub.saturating_add(1),
+                ..place
+            },
+            until,
+        ),
         HistoryToken::Sync(token) => {
             let (position, _) = crate::log::position_of(engine, &token, head).await?;
             (stored_events::Place::END, position.min(until))
         }
     };
     let start = stored_events::Place::START;
-    let last = stored_events::page_backwards(&mut connection, room.nid, before, start, upto, 1).await.map_err(Error::from)?;
+    let last = stored_events::page_backwards(&mut connection, room.nid, before, start, upto, 1)
+        .await
+        .map_err(Error::from)?;
     drop(connection);
     match last.into_iter().next() {
         Some(last) => Ok(load_state(engine, last.event.state_after).await?),
@@ -182,8 +237,15 @@ async fn state_at(
 async fn member_events(engine: &Engine, room: &Room, state: &StateMap) -> Result<Vec<Arc<Event>>, Error> {
     let keys: Vec<KeyNid> = state.iter().map(|(key_nid, _)| key_nid).collect();
     let names = engine.interner.key_names(&keys).await?;
-    let is_member = |key_nid: &KeyNid| names.get(key_nid).is_some_and(|(event_type, _)| &**event_type == "m.room.member");
-    let wanted = state.iter().filter(|(key_nid, _)| is_member(key_nid)).map(|(_, event_nid)| event_nid);
+    let is_member = |key_nid: &KeyNid| {
+        names
+            .get(key_nid)
+            .is_some_and(|(event_type, _)| &**event_type == "m.room.member")
+    };
+    let wanted = state
+        .iter()
+        .filter(|(key_nid, _)| is_member(key_nid))
+        .map(|(_, event_nid)| event_nid);
     Ok(events(engine, room, wanted).await?.into_values().collect())
 }
 
@@ -205,15 +267,21 @@ pub async fn joined_members(
     room_id: &RoomId,
 ) -> Result<BTreeMap<OwnedUserId, JoinedMember>, ReadError> {
     let room = by_id(engine, room_id).await?.ok_or(ReadError::NotMember)?;
-    let (membership, state) =
-        room.read(|view| (view.members.get(requester.user_nid), view.state.clone())).ok_or(ReadError::NotMember)?;
+    let (membership, state) = room
+        .read(|view| (view.members.get(requester.user_nid), view.state.clone()))
+        .ok_or(ReadError::NotMember)?;
     if membership != Some(Membership::Join) {
         return Err(ReadError::NotMember);
     }
-    let members = member_events(engine, &room, &state).await?.into_iter().filter_map(|event| {
-        let user_id = event.state_key().filter(|_| membership_in(&event) == Some(Membership::Join))?;
-        let member = serde_json::from_str(event.content().get()).unwrap_or_default();
-        Some((OwnedUserId::try_from(user_id).ok()?, member))
-    });
+    let members = member_events(engine, &room, &state)
+        .await?
+        .into_iter()
+        .filter_map(|event| {
+            let user_id = event
+                .state_key()
+                .filter(|_| membership_in(&event) == Some(Membership::Join))?;
+            let member = serde_json::from_str(event.content().get()).unwrap_or_default();
+            Some((OwnedUserId::try_from(user_id).ok()?, member))
+        });
     Ok(members.collect())
 }

@@ -39,7 +39,12 @@ pub struct Room {
 }
 
 impl Room {
-    pub(super) fn new(nid: RoomNid, id: OwnedRoomId, version: RoomVersionId, rules: RoomVersionRules) -> Self {
+    pub(super) fn new(
+        nid: RoomNid,
+        id: OwnedRoomId,
+        version: RoomVersionId,
+        rules: RoomVersionRules,
+    ) -> Self {
         Self {
             nid,
             id,
@@ -79,13 +84,20 @@ pub struct Rooms {
 
 impl Rooms {
     pub(crate) fn new(budget: u64) -> Self {
-        Self { by_nid: Mutex::default(), nids: Cache::new(ROOM_IDS), clock: AtomicI64::new(0), created_at: AtomicI64::new(0), budget }
+        Self {
+            by_nid: Mutex::default(),
+            nids: Cache::new(ROOM_IDS),
+            clock: AtomicI64::new(0),
+            created_at: AtomicI64::new(0),
+            budget,
+        }
     }
 
     /// A room that is in memory.
     pub(crate) fn get(&self, room_nid: RoomNid) -> Option<Arc<Room>> {
         let room = self.by_nid.lock().get(&room_nid).cloned()?;
-        room.last_used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        room.last_used
+            .store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         Some(room)
     }
 
@@ -97,8 +109,14 @@ impl Rooms {
     /// Puts a room in memory, not loaded, unless it is there.
     pub(super) fn admit(&self, room: Room) -> Arc<Room> {
         self.nids.insert(room.id.clone(), room.nid);
-        let room = Arc::clone(self.by_nid.lock().entry(room.nid).or_insert_with(|| Arc::new(room)));
-        room.last_used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let room = Arc::clone(
+            self.by_nid
+                .lock()
+                .entry(room.nid)
+                .or_insert_with(|| Arc::new(room)),
+        );
+        room.last_used
+            .store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         room
     }
 
@@ -106,7 +124,10 @@ impl Rooms {
     /// room's ID is that of its create event: two events of one user that say the same must not be of the same time.
     pub(super) fn creation_time(&self, now: i64) -> i64 {
         let next = |last: i64| Some(now.max(last.saturating_add(1)));
-        let last = self.created_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or(now);
+        let last = self
+            .created_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .unwrap_or(now);
         now.max(last.saturating_add(1))
     }
 

@@ -51,8 +51,12 @@ pub(super) async fn lets_in(engine: &Engine, room: &Room, user_nid: UserNid) -> 
     if !room.rules.authorization.restricted_join_rule {
         return Ok(false);
     }
-    let Some(event) = read::current_state_event(engine, room, "m.room.join_rules", "").await? else { return Ok(false) };
-    let Ok(rules) = serde_json::from_str::<JoinRules>(event.content().get()) else { return Ok(false) };
+    let Some(event) = read::current_state_event(engine, room, "m.room.join_rules", "").await? else {
+        return Ok(false);
+    };
+    let Ok(rules) = serde_json::from_str::<JoinRules>(event.content().get()) else {
+        return Ok(false);
+    };
     let is_restricted = rules.join_rule == "restricted"
         || (rules.join_rule == "knock_restricted" && room.rules.authorization.knock_restricted_join_rule);
     Ok(is_restricted && is_allowed(engine, user_nid, &rules).await?)
@@ -61,8 +65,14 @@ pub(super) async fn lets_in(engine: &Engine, room: &Room, user_nid: UserNid) -> 
 async fn is_allowed(engine: &Engine, user_nid: UserNid, rules: &JoinRules) -> Result<bool, Error> {
     let user = users::load(engine, user_nid).await?;
     // What is no condition of a kind known here lets nobody in.
-    let rooms = rules.allow.iter().filter_map(|allow| serde_json::from_value::<Allow>(allow.clone()).ok());
-    for allow in rooms.filter(|allow| allow.kind == "m.room_membership").take(MAX_ALLOWED) {
+    let rooms = rules
+        .allow
+        .iter()
+        .filter_map(|allow| serde_json::from_value::<Allow>(allow.clone()).ok());
+    for allow in rooms
+        .filter(|allow| allow.kind == "m.room_membership")
+        .take(MAX_ALLOWED)
+    {
         let allowed = by_id(engine, &allow.room_id).await?;
         let is_in = allowed
             .and_then(|room| user.rooms.get(&room.nid))
@@ -78,9 +88,15 @@ async fn member_who_may_invite(engine: &Engine, room: &Room) -> Result<Option<Ow
     let rules = &room.rules.authorization;
     let create = read::current_state_event(engine, room, "m.room.create", "").await?;
     let creators = create.map(|create| RoomCreateEvent::new(create).creators(rules));
-    let Some(Ok(creators)) = creators else { return Ok(None) };
-    let levels = read::current_state_event(engine, room, "m.room.power_levels", "").await?.map(RoomPowerLevelsEvent::new);
-    let Ok(needed) = level_of(levels.as_ref(), RoomPowerLevelsIntField::Invite, rules) else { return Ok(None) };
+    let Some(Ok(creators)) = creators else {
+        return Ok(None);
+    };
+    let levels = read::current_state_event(engine, room, "m.room.power_levels", "")
+        .await?
+        .map(RoomPowerLevelsEvent::new);
+    let Ok(needed) = level_of(levels.as_ref(), RoomPowerLevelsIntField::Invite, rules) else {
+        return Ok(None);
+    };
     let members = room.local_members().unwrap_or_default();
     let ids = engine.interner.user_ids(&members).await?;
     let may_invite = |user_id: &&OwnedUserId| {
@@ -88,5 +104,9 @@ async fn member_who_may_invite(engine: &Engine, room: &Room) -> Result<Option<Ow
         level.is_ok_and(|level: UserPowerLevel| level >= needed)
     };
     // In the order of their numbers: the same one each time.
-    Ok(members.iter().filter_map(|user_nid| ids.get(user_nid)).find(may_invite).cloned())
+    Ok(members
+        .iter()
+        .filter_map(|user_nid| ids.get(user_nid))
+        .find(may_invite)
+        .cloned())
 }

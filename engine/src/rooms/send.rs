@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use hearth_storage::log::Membership;
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomAliasId, OwnedUserId, RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomAliasId, OwnedUserId, RoomId,
+    UserId,
     events::{StateEventType, TimelineEventType},
 };
 
@@ -74,7 +75,12 @@ pub async fn send_message(
         None
     };
     let endpoint = ["send", room_id.as_str(), &event_type.to_string(), txn_id].map(ToOwned::to_owned);
-    let draft = Draft { event_type, redacts, content, ..message_of(requester) };
+    let draft = Draft {
+        event_type,
+        redacts,
+        content,
+        ..message_of(requester)
+    };
     once(engine, requester, room_id, endpoint, txn_id, draft).await
 }
 
@@ -99,8 +105,14 @@ pub async fn redact(
 }
 
 /// The room, for one who is in it: nobody else makes the server remember names of types and keys.
-async fn joined_room(engine: &Engine, requester: &Requester, room_id: &RoomId) -> Result<Arc<Room>, SendMessageError> {
-    let room = by_id(engine, room_id).await?.ok_or(SendMessageError::UnknownRoom)?;
+async fn joined_room(
+    engine: &Engine,
+    requester: &Requester,
+    room_id: &RoomId,
+) -> Result<Arc<Room>, SendMessageError> {
+    let room = by_id(engine, room_id)
+        .await?
+        .ok_or(SendMessageError::UnknownRoom)?;
     match room.read(|view| view.members.get(requester.user_nid)).flatten() {
         Some(Membership::Join) => Ok(room),
         _ => Err(SendMessageError::UnknownRoom),
@@ -136,16 +148,25 @@ async fn once(
         Begun::New(doing) => doing,
     };
     let room = joined_room(engine, requester, room_id).await?;
-    draft.request = Some(ClientRequest { device_nid: requester.device_nid, request_key: key, txn_id: txn_id.into() });
+    draft.request = Some(ClientRequest {
+        device_nid: requester.device_nid,
+        request_key: key,
+        txn_id: txn_id.into(),
+    });
     // A task of its own: a caller that goes away must not leave it open whether the request was done.
-    let is_message = matches!(draft.event_type, TimelineEventType::RoomMessage | TimelineEventType::RoomEncrypted);
+    let is_message = matches!(
+        draft.event_type,
+        TimelineEventType::RoomMessage | TimelineEventType::RoomEncrypted
+    );
     let (engine, device_nid, sender_nid) = (Arc::clone(engine), requester.device_nid, requester.user_nid);
     let task = tokio::spawn(async move {
         let event_id = match commit_one(&engine, &room, draft).await {
             Ok(event) => event.event_id.clone(),
             // Done before, on another node or a moment ago.
             Err(SendError::Constraint(name)) if name == "client_transactions_pkey" => {
-                transactions::find(&engine, device_nid, &key).await?.ok_or(SendError::Constraint(name))?
+                transactions::find(&engine, device_nid, &key)
+                    .await?
+                    .ok_or(SendError::Constraint(name))?
             }
             Err(error) => return Err(error),
         };
@@ -155,7 +176,9 @@ async fn once(
         }
         Ok(event_id)
     });
-    let sent = task.await.map_err(|error| Error::Damaged(format!("a send panicked: {error}")))?;
+    let sent = task
+        .await
+        .map_err(|error| Error::Damaged(format!("a send panicked: {error}")))?;
     Ok(sent?)
 }
 
@@ -177,7 +200,9 @@ pub async fn send_state(
     let draft = Draft::state(sender, event_type.to_string(), state_key, content);
     let room = match draft.membership().is_some() && state_key == requester.user_id {
         // Who joins this way is not in it yet: the rules of the room decide.
-        true => by_id(engine, room_id).await?.ok_or(SendMessageError::UnknownRoom)?,
+        true => by_id(engine, room_id)
+            .await?
+            .ok_or(SendMessageError::UnknownRoom)?,
         false => joined_room(engine, requester, room_id).await?,
     };
     check_invite(engine, &draft)?;
@@ -190,8 +215,12 @@ pub async fn send_state(
 
 /// The current state event that says just what `draft` would, by the same user.
 async fn stands_already(engine: &Engine, room: &Room, draft: &Draft) -> Result<Option<OwnedEventId>, Error> {
-    let Some(state_key) = &draft.state_key else { return Ok(None) };
-    let Some(current) = super::read::current_state_event(engine, room, &draft.event_type.to_string(), state_key).await? else {
+    let Some(state_key) = &draft.state_key else {
+        return Ok(None);
+    };
+    let Some(current) =
+        super::read::current_state_event(engine, room, &draft.event_type.to_string(), state_key).await?
+    else {
         return Ok(None);
     };
     let same = current.sender() == draft.sender
@@ -201,11 +230,16 @@ async fn stands_already(engine: &Engine, room: &Room, draft: &Draft) -> Result<O
 
 /// An invite sent as state is one all the same: a user of another server would have to be told by it.
 fn check_invite(engine: &Engine, draft: &Draft) -> Result<(), SendMessageError> {
-    let invited = draft.state_key.as_deref().filter(|_| draft.membership() == Some("invite"));
+    let invited = draft
+        .state_key
+        .as_deref()
+        .filter(|_| draft.membership() == Some("invite"));
     let remote = invited
         .and_then(|user_id| <&UserId>::try_from(user_id).ok())
         .filter(|user_id| user_id.server_name() != engine.config.server_name);
-    remote.map_or(Ok(()), |user_id| Err(SendMessageError::UnreachableUser(user_id.to_owned())))
+    remote.map_or(Ok(()), |user_id| {
+        Err(SendMessageError::UnreachableUser(user_id.to_owned()))
+    })
 }
 
 /// The aliases that a canonical alias event adds must point to the room (client-server API, `PUT …/state`).
@@ -214,10 +248,18 @@ async fn check_aliases(engine: &Engine, room: &Room, draft: &Draft) -> Result<()
         return Ok(());
     }
     let current = super::read::current_state_event(engine, room, "m.room.canonical_alias", "").await?;
-    let current = current.and_then(|event| content_from_json(event.content().get()).ok()).unwrap_or_default();
+    let current = current
+        .and_then(|event| content_from_json(event.content().get()).ok())
+        .unwrap_or_default();
     let known = named_aliases(&current)?;
-    for alias in named_aliases(&draft.content)?.into_iter().filter(|alias| !known.contains(alias)) {
-        if aliases::resolve(engine, &alias).await?.is_none_or(|room_id| room_id != room.id) {
+    for alias in named_aliases(&draft.content)?
+        .into_iter()
+        .filter(|alias| !known.contains(alias))
+    {
+        if aliases::resolve(engine, &alias)
+            .await?
+            .is_none_or(|room_id| room_id != room.id)
+        {
             return Err(SendMessageError::BadAlias(alias.to_string()));
         }
     }

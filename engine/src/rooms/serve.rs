@@ -51,20 +51,41 @@ pub(crate) async fn with_relations(
     membership: impl Fn(&Event) -> Option<Membership>,
 ) -> Result<Vec<Box<RawValue>>, Error> {
     let replaced = replaced(engine, room, events).await?;
-    let ranges: Vec<_> = sight.ranges(upto).into_iter().map(|(from, to)| (room.nid, from, to)).collect();
-    let bundles = Bundles::load(engine, requester.user_nid, &ranges, &Bundles::parents(events), |_| Some(room.in_room())).await?;
+    let ranges: Vec<_> = sight
+        .ranges(upto)
+        .into_iter()
+        .map(|(from, to)| (room.nid, from, to))
+        .collect();
+    let bundles = Bundles::load(
+        engine,
+        requester.user_nid,
+        &ranges,
+        &Bundles::parents(events),
+        |_| Some(room.in_room()),
+    )
+    .await?;
     let (format, viewer) = (ClientFormat::WithRoomId, viewer(engine, requester));
     let served = events.iter().map(|event| {
         let old = event.replaces.and_then(|event_nid| replaced.get(&event_nid));
         let relations = bundles.of(event, format, &viewer);
-        event.to_client(format, &viewer, old.map(|old| &**old), membership(event).map(name_of), relations)
+        event.to_client(
+            format,
+            &viewer,
+            old.map(|old| &**old),
+            membership(event).map(name_of),
+            relations,
+        )
     });
     Ok(served.collect())
 }
 
 /// Who looks, now.
 pub(crate) fn viewer(engine: &Engine, requester: &Requester) -> Viewer {
-    Viewer { user_nid: requester.user_nid, device_nid: requester.device_nid, now: engine.clock.now_ms() }
+    Viewer {
+        user_nid: requester.user_nid,
+        device_nid: requester.device_nid,
+        now: engine.clock.now_ms(),
+    }
 }
 
 /// The name of a membership.

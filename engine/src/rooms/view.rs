@@ -1,10 +1,7 @@
 //! What the log says of a room: its current state, members and latest entries, in memory. Brought up to date by the
 //! follower alone, entry by entry.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use hearth_storage::{
     EventNid, Position, UserNid,
@@ -12,7 +9,10 @@ use hearth_storage::{
 };
 use parking_lot::Mutex;
 
-use super::{Room, StateMap, members::{Member, Members}};
+use super::{
+    Room, StateMap,
+    members::{Member, Members},
+};
 use crate::{
     Engine,
     events::{Event, redact, without_content},
@@ -102,7 +102,9 @@ impl View {
         self.recent_bytes += entry.weight();
         self.recent.push_back(entry);
         while self.recent.len() > RECENT_ENTRIES || self.recent_bytes > RECENT_BYTES {
-            let Some(dropped) = self.recent.pop_front() else { break };
+            let Some(dropped) = self.recent.pop_front() else {
+                break;
+            };
             self.recent_bytes -= dropped.weight();
             self.recent_since = dropped.position;
         }
@@ -133,17 +135,28 @@ impl View {
             Applied::Event(event, changes) => {
                 self.sequence = event.place.sequence;
                 self.change_state(&changes);
-                self.push(RoomEntry { position, kind: RoomEntryKind::Event(event, changes) });
+                self.push(RoomEntry {
+                    position,
+                    kind: RoomEntryKind::Event(event, changes),
+                });
             }
             Applied::State(changes) => {
                 self.change_state(&changes);
-                self.push(RoomEntry { position, kind: RoomEntryKind::State(changes) });
+                self.push(RoomEntry {
+                    position,
+                    kind: RoomEntryKind::State(changes),
+                });
             }
-            Applied::Receipt(receipt) => self.push(RoomEntry { position, kind: RoomEntryKind::Receipt(receipt) }),
+            Applied::Receipt(receipt) => self.push(RoomEntry {
+                position,
+                kind: RoomEntryKind::Receipt(receipt),
+            }),
             Applied::Membership(user_nid, member) => {
                 self.members.set(user_nid, member);
             }
-            Applied::Redacted(redacted) => redacted.iter().for_each(|redacted| self.replace(redacted.nid, redacted)),
+            Applied::Redacted(redacted) => redacted
+                .iter()
+                .for_each(|redacted| self.replace(redacted.nid, redacted)),
         }
     }
 }
@@ -239,19 +252,31 @@ async fn fetch(engine: &Arc<Engine>, room: &Room, entry: &Entry) -> Result<Optio
             let is_local = user_ids
                 .get(&change.user_nid)
                 .is_some_and(|user_id| user_id.server_name() == engine.config.server_name);
-            Applied::Membership(change.user_nid, Member { membership: change.membership, is_local })
+            Applied::Membership(
+                change.user_nid,
+                Member {
+                    membership: change.membership,
+                    is_local,
+                },
+            )
         }
         EntryKind::Redaction(redaction) => {
             let wanted = [redaction.event_nid, redaction.redaction_nid];
             let mut events = super::read::events(engine, room, wanted).await?;
-            let pair = events.remove(&redaction.event_nid).zip(events.remove(&redaction.redaction_nid));
-            let Some((event, because)) = pair else { return Ok(None) };
+            let pair = events
+                .remove(&redaction.event_nid)
+                .zip(events.remove(&redaction.redaction_nid));
+            let Some((event, because)) = pair else {
+                return Ok(None);
+            };
             let mut redacted = redacted_by(engine, room, &event).await?;
             redacted.push(match event.redacted_because {
                 Some(_) => event,
                 None => Arc::new(redact(&event, &because, &room.rules)?),
             });
-            redacted.iter().for_each(|event| engine.events.insert(Arc::clone(event)));
+            redacted
+                .iter()
+                .for_each(|event| engine.events.insert(Arc::clone(event)));
             Applied::Redacted(redacted)
         }
         EntryKind::AccountData(_) | EntryKind::Account(_) => return Ok(None),
@@ -259,11 +284,27 @@ async fn fetch(engine: &Arc<Engine>, room: &Room, entry: &Entry) -> Result<Optio
 }
 
 /// What `event`, which is being redacted, redacted itself: that shows it, and must not show what it said.
-async fn redacted_by(engine: &Engine, room: &Room, event: &Arc<Event>) -> Result<Vec<Arc<Event>>, crate::Error> {
-    let Some(event_id) = event.redacts() else { return Ok(Vec::new()) };
+async fn redacted_by(
+    engine: &Engine,
+    room: &Room,
+    event: &Arc<Event>,
+) -> Result<Vec<Arc<Event>>, crate::Error> {
+    let Some(event_id) = event.redacts() else {
+        return Ok(Vec::new());
+    };
     let mut connection = engine.db.acquire().await?;
-    let shows = |other: &Arc<Event>| other.redacted_because.as_ref().is_some_and(|because| because.nid == event.nid);
-    let Some(other) = engine.events.by_id(&mut connection, room, event_id).await?.filter(shows) else {
+    let shows = |other: &Arc<Event>| {
+        other
+            .redacted_because
+            .as_ref()
+            .is_some_and(|because| because.nid == event.nid)
+    };
+    let Some(other) = engine
+        .events
+        .by_id(&mut connection, room, event_id)
+        .await?
+        .filter(shows)
+    else {
         return Ok(Vec::new());
     };
     let said_nothing = Arc::new(without_content(event, &room.rules)?);

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use hearth_storage::{Connection, EventNid, KeyNid, Position, RoomNid, UserNid, log::Membership, state_changes};
+use hearth_storage::{
+    Connection, EventNid, KeyNid, Position, RoomNid, UserNid, log::Membership, state_changes,
+};
 use serde::Deserialize;
 
 use super::{Room, decide::membership_in};
@@ -57,11 +59,16 @@ impl Sight {
 
     /// Whether the user was in the room at some time up to `position`.
     pub fn was_in_by(&self, position: Position) -> bool {
-        self.membership.iter().any(|(joined, membership)| *joined <= position && *membership == Membership::Join)
+        self.membership
+            .iter()
+            .any(|(joined, membership)| *joined <= position && *membership == Membership::Join)
     }
 
     fn change_membership(&mut self, position: Position, membership: Membership, event_nid: Option<EventNid>) {
-        let was_in = self.membership.last().is_some_and(|(_, membership)| *membership == Membership::Join);
+        let was_in = self
+            .membership
+            .last()
+            .is_some_and(|(_, membership)| *membership == Membership::Join);
         if membership == Membership::Join {
             self.departed = None;
         } else if was_in {
@@ -82,13 +89,20 @@ impl Sight {
         let visibility = self.visibility.iter().map(|(position, _)| position.0);
         let changes = visibility.chain(self.membership.iter().map(|(position, _)| position.0));
         // What is seen is the same from one change to the next, but for the events that make the changes.
-        let mut starts: Vec<i64> =
-            changes.flat_map(|position| [position, position + 1]).chain([0]).filter(|start| *start <= upto.0).collect();
+        let mut starts: Vec<i64> = changes
+            .flat_map(|position| [position, position + 1])
+            .chain([0])
+            .filter(|start| *start <= upto.0)
+            .collect();
         starts.sort_unstable();
         starts.dedup();
         let ends = starts.iter().skip(1).map(|next| next - 1).chain([upto.0]);
         let mut ranges: Vec<(Position, Position)> = Vec::new();
-        for (start, end) in starts.iter().zip(ends).filter(|(start, _)| self.sees(Position(**start))) {
+        for (start, end) in starts
+            .iter()
+            .zip(ends)
+            .filter(|(start, _)| self.sees(Position(**start)))
+        {
             match ranges.last_mut() {
                 Some((_, last)) if last.0 + 1 == *start => *last = Position(end),
                 _ => ranges.push((Position(*start), Position(end))),
@@ -103,9 +117,10 @@ impl Sight {
         match visibility {
             HistoryVisibility::WorldReadable => true,
             _ if membership == Some(Membership::Join) => true,
-            HistoryVisibility::Shared => {
-                self.membership.iter().any(|(position, membership)| *position > event && *membership == Membership::Join)
-            }
+            HistoryVisibility::Shared => self
+                .membership
+                .iter()
+                .any(|(position, membership)| *position > event && *membership == Membership::Join),
             HistoryVisibility::Invited => membership == Some(Membership::Invite),
             HistoryVisibility::Joined => false,
         }
@@ -125,7 +140,13 @@ pub(crate) async fn load(
     user_id: &ruma::UserId,
     upto: Position,
 ) -> Result<HashMap<RoomNid, Sight>, Error> {
-    let keys = engine.interner.keys(&[("m.room.history_visibility", ""), ("m.room.member", user_id.as_str())]).await?;
+    let keys = engine
+        .interner
+        .keys(&[
+            ("m.room.history_visibility", ""),
+            ("m.room.member", user_id.as_str()),
+        ])
+        .await?;
     let visibility_key: Option<KeyNid> = keys.first().copied();
     let room_nids: Vec<RoomNid> = rooms.iter().map(|room| room.nid).collect();
     let changes = state_changes::of_keys(connection, &room_nids, &keys, upto).await?;
@@ -138,10 +159,13 @@ pub(crate) async fn load(
         for (_, position, change) in of_room() {
             let event = change.new.and_then(|event_nid| events.get(&event_nid));
             if Some(change.key_nid) == visibility_key {
-                let visibility = event.map_or(HistoryVisibility::Shared, |event| HistoryVisibility::of(event));
+                let visibility =
+                    event.map_or(HistoryVisibility::Shared, |event| HistoryVisibility::of(event));
                 sight.visibility.push((*position, visibility));
             } else {
-                let membership = event.and_then(|event| membership_in(event)).unwrap_or(Membership::Leave);
+                let membership = event
+                    .and_then(|event| membership_in(event))
+                    .unwrap_or(Membership::Leave);
                 sight.change_membership(*position, membership, change.new);
             }
         }
@@ -171,16 +195,25 @@ pub(crate) async fn access(engine: &Engine, room: &Room, user_nid: UserNid) -> R
     if visibility.is_some_and(|event| HistoryVisibility::of(&event) == HistoryVisibility::WorldReadable) {
         return Ok(Access::Current);
     }
-    let Some(left) = known.filter(|known| !known.forgotten) else { return Ok(Access::None) };
+    let Some(left) = known.filter(|known| !known.forgotten) else {
+        return Ok(Access::None);
+    };
     if !matches!(left.membership, Membership::Leave | Membership::Ban) {
         return Ok(Access::None);
     }
     let mut connection = engine.db.acquire().await?;
     let key = engine.interner.user_ids(&[user_nid]).await?;
-    let Some(user_id) = key.get(&user_nid) else { return Ok(Access::None) };
-    let sight = load(engine, &mut connection, &[room], user_id, left.position).await?.remove(&room.nid).unwrap_or_default();
+    let Some(user_id) = key.get(&user_nid) else {
+        return Ok(Access::None);
+    };
+    let sight = load(engine, &mut connection, &[room], user_id, left.position)
+        .await?
+        .remove(&room.nid)
+        .unwrap_or_default();
     // A refused invite, or a ban of someone who never came, is no past membership.
-    Ok(sight.departed.map_or(Access::None, |(position, event_nid)| Access::UntilLeft(event_nid, position)))
+    Ok(sight.departed.map_or(Access::None, |(position, event_nid)| {
+        Access::UntilLeft(event_nid, position)
+    }))
 }
 
 #[cfg(test)]
@@ -191,14 +224,22 @@ mod tests {
 
     fn sight(visibility: &[(i64, HistoryVisibility)], membership: &[(i64, Membership)]) -> Sight {
         Sight {
-            visibility: visibility.iter().map(|(at, value)| (Position(*at), *value)).collect(),
-            membership: membership.iter().map(|(at, value)| (Position(*at), *value)).collect(),
+            visibility: visibility
+                .iter()
+                .map(|(at, value)| (Position(*at), *value))
+                .collect(),
+            membership: membership
+                .iter()
+                .map(|(at, value)| (Position(*at), *value))
+                .collect(),
             departed: None,
         }
     }
 
     fn seen(sight: &Sight, positions: std::ops::RangeInclusive<i64>) -> Vec<i64> {
-        positions.filter(|position| sight.sees(Position(*position))).collect()
+        positions
+            .filter(|position| sight.sees(Position(*position)))
+            .collect()
     }
 
     #[test]
@@ -208,15 +249,35 @@ mod tests {
             sight(&[], &[]),
             sight(&[(2, Shared)], &[(5, Membership::Join), (8, Membership::Leave)]),
             sight(&[(2, Joined)], &[(4, Membership::Invite), (6, Membership::Join)]),
-            sight(&[(1, Invited)], &[(4, Membership::Invite), (6, Membership::Leave)]),
-            sight(&[(1, WorldReadable), (5, Shared), (7, Joined)], &[(9, Membership::Join)]),
-            sight(&[(3, Joined), (6, WorldReadable)], &[(1, Membership::Join), (2, Membership::Ban)]),
+            sight(
+                &[(1, Invited)],
+                &[(4, Membership::Invite), (6, Membership::Leave)],
+            ),
+            sight(
+                &[(1, WorldReadable), (5, Shared), (7, Joined)],
+                &[(9, Membership::Join)],
+            ),
+            sight(
+                &[(3, Joined), (6, WorldReadable)],
+                &[(1, Membership::Join), (2, Membership::Ban)],
+            ),
         ];
         for sight in sights {
             let ranges = sight.ranges(Position(10));
-            let within = |position| ranges.iter().any(|(from, to)| from.0 <= position && position <= to.0);
-            assert_eq!((0..=12).filter(|position| within(*position)).collect::<Vec<_>>(), seen(&sight, 0..=10), "{sight:?}");
-            assert!(ranges.windows(2).all(|pair| pair[0].1.0 + 1 < pair[1].0.0), "{ranges:?}");
+            let within = |position| {
+                ranges
+                    .iter()
+                    .any(|(from, to)| from.0 <= position && position <= to.0)
+            };
+            assert_eq!(
+                (0..=12).filter(|position| within(*position)).collect::<Vec<_>>(),
+                seen(&sight, 0..=10),
+                "{sight:?}"
+            );
+            assert!(
+                ranges.windows(2).all(|pair| pair[0].1.0 + 1 < pair[1].0.0),
+                "{ranges:?}"
+            );
         }
     }
 
@@ -231,20 +292,32 @@ mod tests {
 
     #[test]
     fn joined_history_begins_with_the_own_join() {
-        let sight = sight(&[(2, HistoryVisibility::Joined)], &[(4, Membership::Invite), (6, Membership::Join)]);
+        let sight = sight(
+            &[(2, HistoryVisibility::Joined)],
+            &[(4, Membership::Invite), (6, Membership::Join)],
+        );
         // Before the visibility was set it was shared.
         assert_eq!(seen(&sight, 1..=8), [1, 2, 6, 7, 8]);
     }
 
     #[test]
     fn invited_history_begins_with_the_invite() {
-        let sight = sight(&[(1, HistoryVisibility::Invited)], &[(4, Membership::Invite), (6, Membership::Leave)]);
+        let sight = sight(
+            &[(1, HistoryVisibility::Invited)],
+            &[(4, Membership::Invite), (6, Membership::Leave)],
+        );
         assert_eq!(seen(&sight, 2..=8), [4, 5, 6]);
     }
 
     #[test]
     fn the_world_reads_what_was_readable_and_no_more() {
-        let sight = sight(&[(1, HistoryVisibility::WorldReadable), (5, HistoryVisibility::Shared)], &[]);
+        let sight = sight(
+            &[
+                (1, HistoryVisibility::WorldReadable),
+                (5, HistoryVisibility::Shared),
+            ],
+            &[],
+        );
         assert_eq!(seen(&sight, 1..=8), [1, 2, 3, 4, 5]);
     }
 

@@ -35,7 +35,9 @@ pub(super) async fn place_of(
         HistoryToken::Place(place) => Ok(place),
         HistoryToken::Sync(token) => {
             let (position, _) = crate::log::position_of(engine, &token, head).await?;
-            Ok(events::place_at(connection, room.nid, position).await.map_err(Error::from)?)
+            Ok(events::place_at(connection, room.nid, position)
+                .await
+                .map_err(Error::from)?)
         }
     }
 }
@@ -74,8 +76,19 @@ impl Walked {
 
 impl Walk<'_> {
     /// Walks from one boundary towards another until `limit` events are found.
-    pub async fn run(&self, connection: &mut Connection, from: Place, to: Place, limit: usize) -> Result<Walked, Error> {
-        let mut walked = Walked { events: Vec::new(), positions: Vec::new(), reached: from, end: None };
+    pub async fn run(
+        &self,
+        connection: &mut Connection,
+        from: Place,
+        to: Place,
+        limit: usize,
+    ) -> Result<Walked, Error> {
+        let mut walked = Walked {
+            events: Vec::new(),
+            positions: Vec::new(),
+            reached: from,
+            end: None,
+        };
         let mut boundary = from;
         let mut rows_read = 0;
         if excludes_room(self.filter, &self.room.id) || limit == 0 {
@@ -96,7 +109,9 @@ impl Walk<'_> {
                 let event = events.next_if(|event| event.place == place);
                 let (viewer, preferences) = self.viewer;
                 let shown = event.filter(|event| {
-                    self.sight.sees(position) && matches(self.filter, event) && !preferences.withholds(event, viewer)
+                    self.sight.sees(position)
+                        && matches(self.filter, event)
+                        && !preferences.withholds(event, viewer)
                 });
                 if let Some(event) = shown {
                     if walked.events.len() == limit {
@@ -121,7 +136,10 @@ impl Walk<'_> {
     /// The boundary on the far side of an event.
     pub fn beyond(&self, place: Place) -> Place {
         match self.direction {
-            Direction::Backward => Place { sub: place.sub.saturating_sub(1), ..place },
+            Direction::Backward => Place {
+                sub: place.sub.saturating_sub(1),
+                ..place
+            },
             Direction::Forward => place,
         }
     }
@@ -135,7 +153,10 @@ impl Walk<'_> {
     ) -> Result<Vec<StoredEvent>, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         // A boundary is after its place; the queries exclude both ends.
-        let after = |place: Place| Place { sub: place.sub.saturating_add(1), ..place };
+        let after = |place: Place| Place {
+            sub: place.sub.saturating_add(1),
+            ..place
+        };
         Ok(match self.direction {
             Direction::Backward => {
                 events::page_backwards(connection, self.room.nid, after(from), to, self.upto, limit).await?

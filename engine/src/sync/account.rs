@@ -49,7 +49,11 @@ pub(super) async fn data(sync: &Sync<'_>) -> Result<Data, Error> {
 async fn stored(sync: &Sync<'_>) -> Result<Data, Error> {
     // A room that comes into view is told whole, however old its data is.
     let came = rooms_in_view(sync);
-    let since = if sync.full_state { Position(0) } else { sync.since.unwrap_or_default() };
+    let since = if sync.full_state {
+        Position(0)
+    } else {
+        sync.since.unwrap_or_default()
+    };
     if sync.user.account_data <= since && (came.is_empty() || sync.user.account_data == Position(0)) {
         return Ok(Data::default());
     }
@@ -70,8 +74,14 @@ async fn stored(sync: &Sync<'_>) -> Result<Data, Error> {
 }
 
 fn rooms_in_view(sync: &Sync<'_>) -> HashSet<RoomNid> {
-    let Some(since) = sync.since else { return HashSet::new() };
-    let came = sync.user.rooms.iter().filter(|(_, room)| room.joined_at.is_some_and(|joined_at| joined_at > since));
+    let Some(since) = sync.since else {
+        return HashSet::new();
+    };
+    let came = sync
+        .user
+        .rooms
+        .iter()
+        .filter(|(_, room)| room.joined_at.is_some_and(|joined_at| joined_at > since));
     came.map(|(room_nid, _)| *room_nid).collect()
 }
 
@@ -79,8 +89,14 @@ fn rooms_in_view(sync: &Sync<'_>) -> HashSet<RoomNid> {
 pub(super) fn global(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Box<RawValue>> {
     let filter = &sync.filter.account_data;
     let wanted = |data: &&AccountData| {
-        !filter.not_types.iter().any(|pattern| glob(pattern, &data.data_type))
-            && filter.types.as_ref().is_none_or(|types| types.iter().any(|pattern| glob(pattern, &data.data_type)))
+        !filter
+            .not_types
+            .iter()
+            .any(|pattern| glob(pattern, &data.data_type))
+            && filter
+                .types
+                .as_ref()
+                .is_none_or(|types| types.iter().any(|pattern| glob(pattern, &data.data_type)))
     };
     data.iter().filter(wanted).filter_map(to_event).collect()
 }
@@ -89,13 +105,23 @@ pub(super) fn global(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Box<RawValue>
 pub(super) fn of_room(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Box<RawValue>> {
     let filter = &sync.filter.room.account_data;
     let wanted = |data: &&AccountData| {
-        !filter.not_types.iter().any(|pattern| glob(pattern, &data.data_type))
-            && filter.types.as_ref().is_none_or(|types| types.iter().any(|pattern| glob(pattern, &data.data_type)))
+        !filter
+            .not_types
+            .iter()
+            .any(|pattern| glob(pattern, &data.data_type))
+            && filter
+                .types
+                .as_ref()
+                .is_none_or(|types| types.iter().any(|pattern| glob(pattern, &data.data_type)))
     };
     data.iter().filter(wanted).filter_map(to_event).collect()
 }
 
 fn to_event(data: &AccountData) -> Option<Box<RawValue>> {
     let content: &RawValue = serde_json::from_str(&data.content).ok()?;
-    to_raw_value(&Event { content, event_type: &data.data_type }).ok()
+    to_raw_value(&Event {
+        content,
+        event_type: &data.data_type,
+    })
+    .ok()
 }

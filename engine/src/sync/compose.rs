@@ -46,18 +46,28 @@ pub(super) async fn compose(
     let events = load_events(sync, &materials).await?;
     let viewer = serve::viewer(sync.engine, sync.requester);
     let bundles = bundle(sync, &materials).await?;
-    let composer = Composer { sync, events, bundles, viewer };
+    let composer = Composer {
+        sync,
+        events,
+        bundles,
+        viewer,
+    };
     for material in materials {
         let room_nid = material.room.nid;
         let account_data = account::of_room(sync, &data.by_room.remove(&room_nid).unwrap_or_default());
         let room_id = material.room.id.clone();
         if material.span.joined_at.is_some() {
-            let mut room = composer.joined(&material, typing.get(&room_nid), summaries.contains(&room_nid)).await?;
+            let mut room = composer
+                .joined(&material, typing.get(&room_nid), summaries.contains(&room_nid))
+                .await?;
             room.account_data.events = account_data;
             tell_unread(sync, &mut room, unread.remove(&room_nid).unwrap_or_default());
             let tell_empty = material.span.whole && sync.filter.room.timeline.limit.is_none();
             // What is unread changes with them, also for who doesn't want to see receipts.
-            let has_read = material.receipts.iter().any(|receipt| receipt.user_nid == sync.requester.user_nid);
+            let has_read = material
+                .receipts
+                .iter()
+                .any(|receipt| receipt.user_nid == sync.requester.user_nid);
             if tell_empty || has_read || !is_quiet(&room) {
                 response.rooms.join.insert(room_id, room);
             }
@@ -71,16 +81,34 @@ pub(super) async fn compose(
         }
     }
     let stripped = |room_nid: &RoomNid| {
-        Stripped::of(sync.user.rooms.get(room_nid).and_then(|room| room.stripped_state.as_ref()))
+        Stripped::of(
+            sync.user
+                .rooms
+                .get(room_nid)
+                .and_then(|room| room.stripped_state.as_ref()),
+        )
     };
     let named = |room_nids: &[RoomNid]| -> Vec<(RoomNid, OwnedRoomId)> {
-        room_nids.iter().filter_map(|room_nid| Some((*room_nid, plan.ids.get(room_nid)?.clone()))).collect()
+        room_nids
+            .iter()
+            .filter_map(|room_nid| Some((*room_nid, plan.ids.get(room_nid)?.clone())))
+            .collect()
     };
     for (room_nid, room_id) in named(&plan.invited) {
-        response.rooms.invite.insert(room_id, InvitedRoom { invite_state: stripped(&room_nid) });
+        response.rooms.invite.insert(
+            room_id,
+            InvitedRoom {
+                invite_state: stripped(&room_nid),
+            },
+        );
     }
     for (room_nid, room_id) in named(&plan.knocked) {
-        response.rooms.knock.insert(room_id, KnockedRoom { knock_state: stripped(&room_nid) });
+        response.rooms.knock.insert(
+            room_id,
+            KnockedRoom {
+                knock_state: stripped(&room_nid),
+            },
+        );
     }
     response.account_data.events = account::global(sync, &data.global);
     Ok(())
@@ -88,8 +116,15 @@ pub(super) async fn compose(
 
 /// What is unread of the rooms that the user is in.
 async fn unread_of(sync: &Sync<'_>, materials: &[Material]) -> Result<HashMap<RoomNid, Counts>, Error> {
-    let joined = materials.iter().filter_map(|material| Some((Arc::clone(&material.room), material.span.joined_at?)));
-    let counter = Counter { engine: sync.engine, requester: sync.requester, user: &sync.user, upto: sync.upto() };
+    let joined = materials
+        .iter()
+        .filter_map(|material| Some((Arc::clone(&material.room), material.span.joined_at?)));
+    let counter = Counter {
+        engine: sync.engine,
+        requester: sync.requester,
+        user: &sync.user,
+        upto: sync.upto(),
+    };
     counter.count(joined.collect()).await
 }
 
@@ -115,50 +150,91 @@ fn is_quiet(room: &JoinedRoom) -> bool {
 /// asked before the members are left out that are loaded lazily.
 async fn changed_summaries(sync: &Sync<'_>, materials: &[Material]) -> Result<HashSet<RoomNid>, Error> {
     let changed = materials.iter().filter(|material| !material.span.whole);
-    let keys: Vec<KeyNid> = changed.flat_map(|material| material.state.keys().copied()).collect();
+    let keys: Vec<KeyNid> = changed
+        .flat_map(|material| material.state.keys().copied())
+        .collect();
     let names = sync.engine.interner.key_names(&keys).await?;
-    let matters = |event_type: &str| matches!(event_type, "m.room.member" | "m.room.name" | "m.room.canonical_alias");
+    let matters = |event_type: &str| {
+        matches!(
+            event_type,
+            "m.room.member" | "m.room.name" | "m.room.canonical_alias"
+        )
+    };
     let has_changed = |material: &&Material| {
         let mut keys = material.state.keys();
-        let mut state_events = material.events.iter().filter(|(_, event)| event.state_key().is_some());
+        let mut state_events = material
+            .events
+            .iter()
+            .filter(|(_, event)| event.state_key().is_some());
         material.span.whole
             || state_events.any(|(_, event)| matters(&event.event_type().to_string()))
-            || keys.any(|key_nid| names.get(key_nid).is_some_and(|(event_type, _)| matters(event_type)))
+            || keys.any(|key_nid| {
+                names
+                    .get(key_nid)
+                    .is_some_and(|(event_type, _)| matters(event_type))
+            })
     };
-    Ok(materials.iter().filter(has_changed).map(|material| material.room.nid).collect())
+    Ok(materials
+        .iter()
+        .filter(has_changed)
+        .map(|material| material.room.nid)
+        .collect())
 }
 
 /// Brings the state to tell of each room down to what the client wants: with members loaded lazily, the members of
 /// interest that it was not told yet, be they changed or not. Nothing else of members.
 async fn load_members_lazily(sync: &Sync<'_>, materials: &mut [Material]) -> Result<(), Error> {
-    let LazyLoadOptions::Enabled { include_redundant_members } = sync.filter.room.state.lazy_load_options else {
+    let LazyLoadOptions::Enabled {
+        include_redundant_members,
+    } = sync.filter.room.state.lazy_load_options
+    else {
         return Ok(());
     };
-    let all: Vec<KeyNid> = materials.iter().flat_map(|material| material.state.keys().copied()).collect();
+    let all: Vec<KeyNid> = materials
+        .iter()
+        .flat_map(|material| material.state.keys().copied())
+        .collect();
     let names = sync.engine.interner.key_names(&all).await?;
     for material in materials {
         let of_interest = members_of_interest(sync, material).await?;
         let changed = std::mem::take(&mut material.state);
-        let (members, mut state): (BTreeMap<_, _>, BTreeMap<_, _>) = changed.into_iter().partition(|(key_nid, _)| {
-            names.get(key_nid).is_some_and(|(event_type, _)| &**event_type == "m.room.member")
-        });
+        let (members, mut state): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            changed.into_iter().partition(|(key_nid, _)| {
+                names
+                    .get(key_nid)
+                    .is_some_and(|(event_type, _)| &**event_type == "m.room.member")
+            });
         // A whole state says of every member what they were at the start of the timeline. Who is not in a delta was
         // then what the timeline says it replaced, or is still what they are now.
-        let in_timeline = |key_nid| material.events.iter().find(|(_, event)| event.key_nid == Some(key_nid));
-        let current = of_interest.into_iter().filter_map(|key_nid| match members.get(&key_nid) {
-            Some(event_nid) => Some((key_nid, (*event_nid)?)),
-            None if material.span.whole || material.span.stateless => None,
-            None => match in_timeline(key_nid) {
-                Some((_, event)) => Some((key_nid, event.replaces?)),
-                None => Some((key_nid, material.current.get(key_nid)?)),
-            },
-        });
+        let in_timeline = |key_nid| {
+            material
+                .events
+                .iter()
+                .find(|(_, event)| event.key_nid == Some(key_nid))
+        };
+        let current = of_interest
+            .into_iter()
+            .filter_map(|key_nid| match members.get(&key_nid) {
+                Some(event_nid) => Some((key_nid, (*event_nid)?)),
+                None if material.span.whole || material.span.stateless => None,
+                None => match in_timeline(key_nid) {
+                    Some((_, event)) => Some((key_nid, event.replaces?)),
+                    None => Some((key_nid, material.current.get(key_nid)?)),
+                },
+            });
         let current: BTreeMap<KeyNid, EventNid> = current.collect();
         let device = (sync.requester.device_nid, material.room.nid);
         let since = sync.since.filter(|_| !material.span.whole);
         let pairs = current.iter().map(|(key_nid, event_nid)| (*key_nid, *event_nid));
-        let untold = sync.engine.told_members.untold(device, since, sync.upto(), pairs, include_redundant_members);
-        state.extend(untold.into_iter().map(|key_nid| (key_nid, current.get(&key_nid).copied())));
+        let untold =
+            sync.engine
+                .told_members
+                .untold(device, since, sync.upto(), pairs, include_redundant_members);
+        state.extend(
+            untold
+                .into_iter()
+                .map(|key_nid| (key_nid, current.get(&key_nid).copied())),
+        );
         material.state = state;
     }
     Ok(())
@@ -166,13 +242,20 @@ async fn load_members_lazily(sync: &Sync<'_>, materials: &mut [Material]) -> Res
 
 /// The senders in the timeline, the user, and those a room that comes into view may be named after.
 async fn members_of_interest(sync: &Sync<'_>, material: &Material) -> Result<Vec<KeyNid>, Error> {
-    let mut members: HashSet<String> = material.events.iter().map(|(_, event)| event.sender().to_string()).collect();
+    let mut members: HashSet<String> = material
+        .events
+        .iter()
+        .map(|(_, event)| event.sender().to_string())
+        .collect();
     if material.span.whole {
         members.insert(sync.requester.user_id.to_string());
         let heroes = summary::heroes(sync.engine, &material.room, sync.requester.user_nid).await?;
         members.extend(heroes.iter().map(ToString::to_string));
     }
-    let keys: Vec<(&str, &str)> = members.iter().map(|user_id| ("m.room.member", user_id.as_str())).collect();
+    let keys: Vec<(&str, &str)> = members
+        .iter()
+        .map(|user_id| ("m.room.member", user_id.as_str()))
+        .collect();
     Ok(sync.engine.interner.keys(&keys).await?)
 }
 
@@ -185,11 +268,18 @@ async fn load_events(sync: &Sync<'_>, materials: &[Material]) -> Result<LoadedEv
     }
     let (mut events, missing) = sync.engine.events.partition(wanted);
     if !missing.is_empty() {
-        let rooms: HashMap<RoomNid, _> =
-            materials.iter().map(|material| (material.room.nid, Arc::clone(&material.room))).collect();
+        let rooms: HashMap<RoomNid, _> = materials
+            .iter()
+            .map(|material| (material.room.nid, Arc::clone(&material.room)))
+            .collect();
         let mut connection = sync.engine.db.acquire().await?;
         let room_of = |room_nid| Some(rooms.get(&room_nid)?.in_room());
-        events.extend(sync.engine.events.load_of_rooms(&mut connection, missing, room_of).await?);
+        events.extend(
+            sync.engine
+                .events
+                .load_of_rooms(&mut connection, missing, room_of)
+                .await?,
+        );
     }
     Ok(events)
 }
@@ -199,9 +289,18 @@ async fn bundle(sync: &Sync<'_>, materials: &[Material]) -> Result<Bundles, Erro
     let mut sight: Vec<(RoomNid, Position, Position)> = Vec::new();
     let mut parents = Vec::new();
     let mut rooms: HashMap<RoomNid, Arc<Room>> = HashMap::new();
-    for Material { room, span, events, sight: seen, .. } in materials.iter().filter(|material| material.limited) {
+    for Material {
+        room,
+        span,
+        events,
+        sight: seen,
+        ..
+    } in materials.iter().filter(|material| material.limited)
+    {
         // Who was in the room all the time sees what came after the first of these events.
-        let ranges = seen.as_ref().map_or_else(|| vec![(Position(0), span.upto)], |seen| seen.ranges(span.upto));
+        let ranges = seen
+            .as_ref()
+            .map_or_else(|| vec![(Position(0), span.upto)], |seen| seen.ranges(span.upto));
         sight.extend(ranges.into_iter().map(|(from, to)| (room.nid, from, to)));
         parents.extend(Bundles::parents(events.iter().map(|(_, event)| event)));
         rooms.insert(room.nid, Arc::clone(room));
@@ -218,24 +317,36 @@ struct Composer<'a> {
 }
 
 impl Composer<'_> {
-    async fn joined(&self, material: &Material, typing: Option<&Vec<UserNid>>, tell_summary: bool) -> Result<JoinedRoom, Error> {
-        let mut room = JoinedRoom::default();
-        room.timeline = self.timeline(material);
-        room.state = self.state(material);
+    async fn joined(
+        &self,
+        material: &Material,
+        typing: Option<&Vec<UserNid>>,
+        tell_summary: bool,
+    ) -> Result<JoinedRoom, Error> {
+        let mut room = JoinedRoom {
+            timeline: self.timeline(material),
+            state: self.state(material),
+            ..JoinedRoom::default()
+        };
         if tell_summary {
-            room.summary = summary::summary(self.sync.engine, &material.room, self.sync.requester.user_nid).await?;
+            room.summary =
+                summary::summary(self.sync.engine, &material.room, self.sync.requester.user_nid).await?;
         }
         let filter = &self.sync.filter.room.ephemeral;
         let wanted = |event_type: &str| {
             !filter.not_types.iter().any(|pattern| glob(pattern, event_type))
-                && filter.types.as_ref().is_none_or(|types| types.iter().any(|pattern| glob(pattern, event_type)))
+                && filter
+                    .types
+                    .as_ref()
+                    .is_none_or(|types| types.iter().any(|pattern| glob(pattern, event_type)))
                 && !crate::events::excludes_room(filter, &material.room.id)
         };
         let mut ephemeral: Vec<Box<RawValue>> = Vec::new();
         if wanted("m.receipt") {
             let viewer = self.sync.requester.user_nid;
             let preferences = &self.sync.user.preferences;
-            ephemeral.extend(receipts::to_event(self.sync.engine, viewer, preferences, &material.receipts).await?);
+            ephemeral
+                .extend(receipts::to_event(self.sync.engine, viewer, preferences, &material.receipts).await?);
         }
         if wanted("m.typing")
             && let Some(users) = typing
@@ -247,11 +358,16 @@ impl Composer<'_> {
     }
 
     fn timeline(&self, material: &Material) -> Timeline {
-        let mut timeline = Timeline::default();
-        timeline.limited = material.limited;
+        let mut timeline = Timeline {
+            limited: material.limited,
+            ..Timeline::default()
+        };
         let first = material.events.first().map(|(_, event)| event.place);
         let before = match first {
-            Some(place) => HistoryToken::Place(Place { sub: place.sub.saturating_sub(1), ..place }),
+            Some(place) => HistoryToken::Place(Place {
+                sub: place.sub.saturating_sub(1),
+                ..place
+            }),
             None => HistoryToken::Sync(SyncToken {
                 generation: self.sync.head.generation,
                 position: material.span.upto,
@@ -268,7 +384,11 @@ impl Composer<'_> {
                 Some(sight) => sight.membership_at(*position),
                 None => Some(Membership::Join),
             };
-            self.serve(event, membership, self.bundles.of(event, ClientFormat::Sync, &self.viewer))
+            self.serve(
+                event,
+                membership,
+                self.bundles.of(event, ClientFormat::Sync, &self.viewer),
+            )
         });
         timeline.events = served.collect();
         timeline
@@ -278,12 +398,25 @@ impl Composer<'_> {
         let filter: &RoomEventFilter = &self.sync.filter.room.state;
         let excluded = crate::events::excludes_room(filter, &material.room.id);
         let told = material.state.values().filter(|_| !excluded).flatten();
-        let events = told.filter_map(|event_nid| self.events.get(event_nid)).filter(|event| matches(filter, event));
-        let state = Events { events: events.map(|event| self.serve(event, None, None)).collect() };
-        if self.sync.use_state_after { State::After(state) } else { State::Before(state) }
+        let events = told
+            .filter_map(|event_nid| self.events.get(event_nid))
+            .filter(|event| matches(filter, event));
+        let state = Events {
+            events: events.map(|event| self.serve(event, None, None)).collect(),
+        };
+        if self.sync.use_state_after {
+            State::After(state)
+        } else {
+            State::Before(state)
+        }
     }
 
-    fn serve(&self, event: &Event, membership: Option<Membership>, relations: Option<Box<RawValue>>) -> Box<RawValue> {
+    fn serve(
+        &self,
+        event: &Event,
+        membership: Option<Membership>,
+        relations: Option<Box<RawValue>>,
+    ) -> Box<RawValue> {
         let replaced = event.replaces.and_then(|event_nid| self.events.get(&event_nid));
         let (replaced, membership) = (replaced.map(|event| &**event), membership.map(serve::name_of));
         event.to_client(ClientFormat::Sync, &self.viewer, replaced, membership, relations)

@@ -7,8 +7,7 @@ use std::{
 };
 
 use hearth_storage::{
-    Connection, EventNid, KeyNid, Position, RoomNid,
-    events as stored_events,
+    Connection, EventNid, KeyNid, Position, RoomNid, events as stored_events,
     log::{Receipt, StateChange},
     receipts, state_changes,
 };
@@ -22,7 +21,10 @@ use super::{
 use crate::{
     Error,
     events::{Event, matches},
-    rooms::{self, Room, RoomEntryKind, StateMap, View, visibility::{self, Sight}},
+    rooms::{
+        self, Room, RoomEntryKind, StateMap, View,
+        visibility::{self, Sight},
+    },
 };
 
 /// Events of a timeline if the client's filter says nothing, and at most.
@@ -75,7 +77,13 @@ struct Recent {
 impl Recent {
     /// A receipt takes the place of the one before it, which a client could otherwise take for the newer.
     fn set_receipt(&mut self, receipt: &Receipt) {
-        let key = |receipt: &Receipt| (receipt.user_nid, Arc::clone(&receipt.receipt_type), Arc::clone(&receipt.thread));
+        let key = |receipt: &Receipt| {
+            (
+                receipt.user_nid,
+                Arc::clone(&receipt.receipt_type),
+                Arc::clone(&receipt.thread),
+            )
+        };
         match self.receipts.iter_mut().find(|known| key(known) == key(receipt)) {
             Some(known) => *known = receipt.clone(),
             None => self.receipts.push(receipt.clone()),
@@ -85,20 +93,42 @@ impl Recent {
 
 /// Gathers for every joined and left room of the plan.
 pub(super) async fn gather(sync: &Sync<'_>, plan: &Plan) -> Result<Vec<Material>, Error> {
-    let room_nids: Vec<RoomNid> = plan.joined.iter().chain(&plan.left).map(|span| span.room_nid).collect();
+    let room_nids: Vec<RoomNid> = plan
+        .joined
+        .iter()
+        .chain(&plan.left)
+        .map(|span| span.room_nid)
+        .collect();
     let loaded = rooms::load_views(sync.engine, &room_nids).await?;
     let rooms: HashMap<RoomNid, Arc<Room>> = loaded.into_iter().map(|room| (room.nid, room)).collect();
-    let left: Vec<&Room> = plan.left.iter().filter_map(|span| rooms.get(&span.room_nid)).map(|room| &**room).collect();
+    let left: Vec<&Room> = plan
+        .left
+        .iter()
+        .filter_map(|span| rooms.get(&span.room_nid))
+        .map(|room| &**room)
+        .collect();
     let mut sights = HashMap::new();
     if !left.is_empty() {
         let mut connection = sync.engine.db.acquire().await?;
-        sights = visibility::load(sync.engine, &mut connection, &left, &sync.requester.user_id, sync.upto()).await?;
+        sights = visibility::load(
+            sync.engine,
+            &mut connection,
+            &left,
+            &sync.requester.user_id,
+            sync.upto(),
+        )
+        .await?;
     }
-    let left = plan.left.iter().filter_map(|span| span.of_left(sights.get(&span.room_nid)?));
+    let left = plan
+        .left
+        .iter()
+        .filter_map(|span| span.of_left(sights.get(&span.room_nid)?));
     let limit = limit_of(sync);
     let mut drafts: Vec<Draft> = Vec::with_capacity(room_nids.len());
     for span in plan.joined.iter().copied().chain(left) {
-        let Some(room) = rooms.get(&span.room_nid) else { continue };
+        let Some(room) = rooms.get(&span.room_nid) else {
+            continue;
+        };
         let draft = room.read(|view| Draft {
             room: Arc::clone(room),
             span,
@@ -110,9 +140,15 @@ pub(super) async fn gather(sync: &Sync<'_>, plan: &Plan) -> Result<Vec<Material>
         });
         drafts.extend(draft);
     }
-    let needs_receipts_of: Vec<Span> =
-        drafts.iter().filter(|draft| draft.span.since == Position(0) || draft.recent.is_none()).map(|draft| draft.span).collect();
-    let needs_query = drafts.iter().any(|draft| draft.recent.is_none() || needs_sight(draft)) || !needs_receipts_of.is_empty();
+    let needs_receipts_of: Vec<Span> = drafts
+        .iter()
+        .filter(|draft| draft.span.since == Position(0) || draft.recent.is_none())
+        .map(|draft| draft.span)
+        .collect();
+    let needs_query = drafts
+        .iter()
+        .any(|draft| draft.recent.is_none() || needs_sight(draft))
+        || !needs_receipts_of.is_empty();
     let mut deltas = HashMap::new();
     if needs_query {
         // Taken after the views were looked at: it reaches at least as far as they do.
@@ -138,14 +174,28 @@ pub(super) async fn gather(sync: &Sync<'_>, plan: &Plan) -> Result<Vec<Material>
 }
 
 /// Finds out what the user may see, where that is not all.
-async fn look_around(sync: &Sync<'_>, connection: &mut Connection, drafts: &mut [Draft]) -> Result<(), Error> {
-    let unsure: Vec<Arc<Room>> =
-        drafts.iter().filter(|draft| needs_sight(draft)).map(|draft| Arc::clone(&draft.room)).collect();
+async fn look_around(
+    sync: &Sync<'_>,
+    connection: &mut Connection,
+    drafts: &mut [Draft],
+) -> Result<(), Error> {
+    let unsure: Vec<Arc<Room>> = drafts
+        .iter()
+        .filter(|draft| needs_sight(draft))
+        .map(|draft| Arc::clone(&draft.room))
+        .collect();
     if unsure.is_empty() {
         return Ok(());
     }
     let rooms: Vec<&Room> = unsure.iter().map(|room| &**room).collect();
-    let mut sights = visibility::load(sync.engine, connection, &rooms, &sync.requester.user_id, sync.upto()).await?;
+    let mut sights = visibility::load(
+        sync.engine,
+        connection,
+        &rooms,
+        &sync.requester.user_id,
+        sync.upto(),
+    )
+    .await?;
     for draft in drafts.iter_mut() {
         if let Some(sight) = sights.remove(&draft.room.nid) {
             draft.sight = Some(sight);
@@ -156,12 +206,16 @@ async fn look_around(sync: &Sync<'_>, connection: &mut Connection, drafts: &mut 
 
 fn limit_of(sync: &Sync<'_>) -> usize {
     let limit = sync.filter.room.timeline.limit.map(u64::from);
-    limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(MAX_LIMIT).min(MAX_LIMIT))
+    limit.map_or(DEFAULT_LIMIT, |limit| {
+        usize::try_from(limit).unwrap_or(MAX_LIMIT).min(MAX_LIMIT)
+    })
 }
 
 /// Whether some event of the draft's timeline is from before the user's time in the room.
 fn needs_sight(draft: &Draft) -> bool {
-    let Some(joined_at) = draft.span.joined_at else { return false };
+    let Some(joined_at) = draft.span.joined_at else {
+        return false;
+    };
     let first = draft.recent.as_ref().and_then(|recent| recent.events.first());
     first.is_some_and(|(position, _)| *position < joined_at)
 }
@@ -171,12 +225,19 @@ fn from_memory(sync: &Sync<'_>, view: &View, span: &Span, limit: usize) -> Optio
     let reaches_since = view.recent_since <= span.since;
     let mut recent = Recent::default();
     for entry in &view.recent {
-        recent.changes.extend(entry.state_changes().iter().map(|change| (entry.position, *change)));
+        recent.changes.extend(
+            entry
+                .state_changes()
+                .iter()
+                .map(|change| (entry.position, *change)),
+        );
         if entry.position > span.upto || entry.position <= span.since {
             continue;
         }
         match &entry.kind {
-            RoomEntryKind::Event(event, _) if is_told(sync, event) => recent.events.push((entry.position, Arc::clone(event))),
+            RoomEntryKind::Event(event, _) if is_told(sync, event) => {
+                recent.events.push((entry.position, Arc::clone(event)))
+            }
             RoomEntryKind::Receipt(receipt) => recent.set_receipt(receipt),
             RoomEntryKind::Event(..) | RoomEntryKind::State(_) => {}
         }
@@ -213,21 +274,41 @@ async fn from_tables(
     let filter = &sync.filter.room.timeline;
     // A filter may drop most rows; one more than wanted tells whether there are more.
     let tells_all = lets_all_through(filter) && !sync.user.preferences.ignores_anybody();
-    let rows_wanted = if tells_all { limit + 1 } else { (limit + 1).max(100) };
+    let rows_wanted = if tells_all {
+        limit + 1
+    } else {
+        (limit + 1).max(100)
+    };
     let rows_wanted = i64::try_from(rows_wanted).unwrap_or(i64::MAX);
     let rows = stored_events::newest_of_rooms(connection, &wanted, rows_wanted).await?;
-    let positions: HashMap<EventNid, Position> = rows.iter().map(|row| (row.event.event_nid, row.position)).collect();
+    let positions: HashMap<EventNid, Position> = rows
+        .iter()
+        .map(|row| (row.event.event_nid, row.position))
+        .collect();
     let mut counts: HashMap<RoomNid, i64> = HashMap::new();
     for row in &rows {
         *counts.entry(row.event.room_nid).or_default() += 1;
     }
-    let by_nid: HashMap<RoomNid, Arc<Room>> = drafts.iter().map(|draft| (draft.room.nid, Arc::clone(&draft.room))).collect();
-    let events = sync.engine.events.admit(connection, rows, |room_nid| Some(by_nid.get(&room_nid)?.in_room())).await?;
+    let by_nid: HashMap<RoomNid, Arc<Room>> = drafts
+        .iter()
+        .map(|draft| (draft.room.nid, Arc::clone(&draft.room)))
+        .collect();
+    let events = sync
+        .engine
+        .events
+        .admit(connection, rows, |room_nid| {
+            Some(by_nid.get(&room_nid)?.in_room())
+        })
+        .await?;
     let mut by_room: HashMap<RoomNid, Recent> = HashMap::new();
     for event in events {
         let position = positions.get(&event.nid).copied().unwrap_or_default();
         if is_told(sync, &event) {
-            by_room.entry(event.room_nid).or_default().events.push((position, event));
+            by_room
+                .entry(event.room_nid)
+                .or_default()
+                .events
+                .push((position, event));
         }
     }
     // What the states in memory have to be taken back by: to the start of whole spans, to the end of others.
@@ -235,17 +316,33 @@ async fn from_tables(
         .iter()
         .filter(|draft| draft.recent.is_none())
         .map(|draft| {
-            let events = by_room.get(&draft.room.nid).map_or(&[][..], |recent| &recent.events);
+            let events = by_room
+                .get(&draft.room.nid)
+                .map_or(&[][..], |recent| &recent.events);
             let start = start_of(events, limit, draft.span.upto);
-            (draft.room.nid, if draft.span.whole { start } else { Position(draft.span.upto.0 + 1) })
+            (
+                draft.room.nid,
+                if draft.span.whole {
+                    start
+                } else {
+                    Position(draft.span.upto.0 + 1)
+                },
+            )
         })
         .collect();
     for (room_nid, position, change) in state_changes::onwards(connection, &starts).await? {
-        by_room.entry(room_nid).or_default().changes.push((position, change));
+        by_room
+            .entry(room_nid)
+            .or_default()
+            .changes
+            .push((position, change));
     }
     for draft in drafts.iter_mut().filter(|draft| draft.recent.is_none()) {
         let mut recent = by_room.remove(&draft.room.nid).unwrap_or_default();
-        recent.limited = counts.get(&draft.room.nid).is_some_and(|count| *count == rows_wanted) || recent.events.len() > limit;
+        recent.limited = counts
+            .get(&draft.room.nid)
+            .is_some_and(|count| *count == rows_wanted)
+            || recent.events.len() > limit;
         draft.recent = Some(recent);
         draft.is_from_tables = true;
     }
@@ -269,7 +366,9 @@ fn lets_all_through(filter: &RoomEventFilter) -> bool {
 /// The position of the first event of the timeline that `events` makes; the one after the span if it is empty.
 fn start_of(events: &[(Position, Arc<Event>)], limit: usize, upto: Position) -> Position {
     let skipped = events.len().saturating_sub(limit);
-    events.get(skipped).map_or(Position(upto.0 + 1), |(position, _)| *position)
+    events
+        .get(skipped)
+        .map_or(Position(upto.0 + 1), |(position, _)| *position)
 }
 
 /// What changed between the start of each span and its timeline, or its end, for spans that memory didn't have and that
@@ -282,7 +381,13 @@ async fn changes_of(
     let spans: Vec<(RoomNid, Position, Position)> = drafts
         .iter()
         .filter(|draft| draft.is_from_tables && !draft.span.whole && !draft.span.stateless)
-        .map(|draft| (draft.room.nid, draft.span.since, Position(draft.end_of_state(sync).0 - 1)))
+        .map(|draft| {
+            (
+                draft.room.nid,
+                draft.span.since,
+                Position(draft.end_of_state(sync).0 - 1),
+            )
+        })
         .collect();
     let mut changes: HashMap<RoomNid, Vec<StateChange>> = HashMap::new();
     if !spans.is_empty() {
@@ -319,7 +424,10 @@ impl Draft {
         recent.limited |= sync.cut_back || self.span.stateless;
         // A refused invite is told though it may not be seen by the rules.
         if let Some(sight) = self.sight.as_ref().filter(|_| !self.span.stateless) {
-            let hidden = recent.events.iter().rposition(|(position, _)| !sight.sees(*position));
+            let hidden = recent
+                .events
+                .iter()
+                .rposition(|(position, _)| !sight.sees(*position));
             if let Some(hidden) = hidden {
                 // Without a gap in it: what comes before something that is hidden is paged to.
                 recent.events.drain(..=hidden);
@@ -327,7 +435,9 @@ impl Draft {
             }
             // To one who came back, events are told that they may know from before: that is a new beginning.
             let first = recent.events.first().map(|(position, _)| *position);
-            recent.limited |= sync.since.is_some_and(|since| first.is_some_and(|first| first <= since) && sight.was_in_by(since));
+            recent.limited |= sync
+                .since
+                .is_some_and(|since| first.is_some_and(|first| first <= since) && sight.was_in_by(since));
         }
         let skipped = recent.events.len().saturating_sub(limit);
         recent.limited |= skipped > 0;
@@ -346,10 +456,26 @@ impl Draft {
     /// Takes the state back to where it belongs. `delta` is what changed, for a span from the tables that isn't whole.
     fn finish(self, sync: &Sync<'_>, delta: &[StateChange]) -> Material {
         let end = self.end_of_state(sync);
-        let Self { room, span, mut state, state_upto, sight, recent, is_from_tables } = self;
-        let Recent { events, limited, changes, receipts } = recent.unwrap_or_default();
+        let Self {
+            room,
+            span,
+            mut state,
+            state_upto,
+            sight,
+            recent,
+            is_from_tables,
+        } = self;
+        let Recent {
+            events,
+            limited,
+            changes,
+            receipts,
+        } = recent.unwrap_or_default();
         let mut take_back_to = |position: Position| {
-            let undone = changes.iter().rev().filter(|(changed, _)| *changed > position && *changed <= state_upto);
+            let undone = changes
+                .iter()
+                .rev()
+                .filter(|(changed, _)| *changed > position && *changed <= state_upto);
             for (_, change) in undone {
                 state.set(change.key_nid, change.old);
             }
@@ -360,13 +486,27 @@ impl Draft {
             BTreeMap::new()
         } else if span.whole {
             let state = take_back_to(Position(end.0 - 1));
-            state.iter().map(|(key_nid, event_nid)| (key_nid, Some(event_nid))).collect()
+            state
+                .iter()
+                .map(|(key_nid, event_nid)| (key_nid, Some(event_nid)))
+                .collect()
         } else if is_from_tables {
             delta.iter().map(|change| (change.key_nid, change.new)).collect()
         } else {
-            let within = changes.iter().filter(|(position, _)| *position > span.since && *position < end);
+            let within = changes
+                .iter()
+                .filter(|(position, _)| *position > span.since && *position < end);
             within.map(|(_, change)| (change.key_nid, change.new)).collect()
         };
-        Material { room, span, events, limited, state: told, receipts, current, sight }
+        Material {
+            room,
+            span,
+            events,
+            limited,
+            state: told,
+            receipts,
+            current,
+            sight,
+        }
     }
 }

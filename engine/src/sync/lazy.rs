@@ -17,8 +17,11 @@ const MEMBERS: usize = 1000;
 /// The member events told to devices.
 #[derive(Debug)]
 pub(crate) struct ToldMembers {
-    rooms: Cache<(DeviceNid, RoomNid), Arc<Mutex<HashMap<KeyNid, Told>>>>,
+    rooms: Cache<(DeviceNid, RoomNid), Arc<ToldInRoom>>,
 }
+
+/// What one device was told of the members of one room.
+type ToldInRoom = Mutex<HashMap<KeyNid, Told>>;
 
 #[derive(Debug, Clone, Copy)]
 struct Told {
@@ -29,7 +32,9 @@ struct Told {
 
 impl ToldMembers {
     pub fn new() -> Self {
-        Self { rooms: Cache::new(ROOMS) }
+        Self {
+            rooms: Cache::new(ROOMS),
+        }
     }
 
     /// Forgets everything.
@@ -48,7 +53,7 @@ impl ToldMembers {
         again: bool,
     ) -> Vec<KeyNid> {
         let room = self.rooms.get(&device).unwrap_or_else(|| {
-            let room = Arc::<Mutex<HashMap<KeyNid, Told>>>::default();
+            let room = Arc::<ToldInRoom>::default();
             self.rooms.insert(device, Arc::clone(&room));
             room
         });
@@ -58,9 +63,9 @@ impl ToldMembers {
         }
         let mut untold = Vec::new();
         for (key_nid, event_nid) in members {
-            let known = told
-                .get(&key_nid)
-                .is_some_and(|told| told.event_nid == event_nid && since.is_some_and(|since| told.at <= since));
+            let known = told.get(&key_nid).is_some_and(|told| {
+                told.event_nid == event_nid && since.is_some_and(|since| told.at <= since)
+            });
             if again || !known {
                 untold.push(key_nid);
                 told.insert(key_nid, Told { event_nid, at: upto });
@@ -82,7 +87,8 @@ mod tests {
         let device = (DeviceNid::from(1), RoomNid::from(1));
         let (key, event, newer) = (KeyNid::from(7), EventNid::from(9), EventNid::from(10));
         let untold = |since: Option<i64>, upto, event, again| {
-            told.untold(device, since.map(Position), Position(upto), [(key, event)], again).len()
+            told.untold(device, since.map(Position), Position(upto), [(key, event)], again)
+                .len()
         };
         assert_eq!(untold(None, 5, event, false), 1);
         // The answer at 5 was lost: the device asks from where it was.

@@ -91,9 +91,17 @@ impl Sync<'_> {
 }
 
 /// Answers a sync: at once if there is something to tell, or when there is, or when the time is over.
-pub async fn sync(engine: &Arc<Engine>, requester: &Requester, request: SyncRequest) -> Result<Response, SyncError> {
+pub async fn sync(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    request: SyncRequest,
+) -> Result<Response, SyncError> {
     let filter = filters::resolve(engine, requester, request.filter.as_ref()).await?;
-    let token = request.since.as_deref().map(str::parse::<SyncToken>).transpose()?;
+    let token = request
+        .since
+        .as_deref()
+        .map(str::parse::<SyncToken>)
+        .transpose()?;
     let deadline = Instant::now() + request.timeout.min(MAX_TIMEOUT);
     let wait = engine.waiting.wait_for(requester.user_nid);
     loop {
@@ -122,7 +130,11 @@ pub async fn sync(engine: &Arc<Engine>, requester: &Requester, request: SyncRequ
             cut_back,
         };
         let mut response = answer(&sync).await?;
-        let next = SyncToken { generation: head.generation, position: head.position, ephemeral: Some(ephemeral) };
+        let next = SyncToken {
+            generation: head.generation,
+            position: head.position,
+            ephemeral: Some(ephemeral),
+        };
         response.next_batch = next.to_string();
         let at_once = token.is_none() || request.full_state || cut_back;
         if at_once || !response.is_empty() || Instant::now() >= deadline || engine.shutdown.is_cancelled() {

@@ -6,7 +6,12 @@ use hearth_storage::{Position, RoomNid, log::Membership, state_changes};
 use ruma::OwnedRoomId;
 
 use super::{Sync, account::Data};
-use crate::{Error, log::Subject, rooms::{self, visibility::Sight}, users::UserRoom};
+use crate::{
+    Error,
+    log::Subject,
+    rooms::{self, visibility::Sight},
+    users::UserRoom,
+};
 
 /// A part of a room's history to tell.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +42,11 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Makes the plan of a sync. `typing` are the rooms in which who types has changed.
-    pub async fn make(sync: &Sync<'_>, data: &Data, typing: impl IntoIterator<Item = RoomNid>) -> Result<Self, Error> {
+    pub async fn make(
+        sync: &Sync<'_>,
+        data: &Data,
+        typing: impl IntoIterator<Item = RoomNid>,
+    ) -> Result<Self, Error> {
         let mut plan = Self::default();
         let touched = match sync.since {
             Some(since) => Some(touched_rooms(sync, since, data, typing).await?),
@@ -48,7 +57,10 @@ impl Plan {
             plan.consider(sync, *room_nid, room, is_touched);
         }
         let all = plan.joined.iter().chain(&plan.left).map(|span| span.room_nid);
-        let all: Vec<RoomNid> = all.chain(plan.invited.iter().copied()).chain(plan.knocked.iter().copied()).collect();
+        let all: Vec<RoomNid> = all
+            .chain(plan.invited.iter().copied())
+            .chain(plan.knocked.iter().copied())
+            .collect();
         plan.ids = rooms::ids(sync.engine, &all).await?;
         plan.drop_excluded(sync);
         Ok(plan)
@@ -65,7 +77,14 @@ impl Plan {
                     let whole = came || sync.full_state;
                     // What a room told before it was left and joined again is not told as known.
                     let since = if came { Position(0) } else { since };
-                    self.joined.push(Span { room_nid, since, upto, whole, stateless: false, joined_at: room.joined_at });
+                    self.joined.push(Span {
+                        room_nid,
+                        since,
+                        upto,
+                        whole,
+                        stateless: false,
+                        joined_at: room.joined_at,
+                    });
                 }
             }
             Membership::Invite if changed && !is_ignored(sync, room) => self.invited.push(room_nid),
@@ -75,7 +94,14 @@ impl Plan {
                 let asked = sync.filter.room.include_leave && (sync.since.is_none() || sync.full_state);
                 if (asked && !room.forgotten) || (sync.since.is_some() && changed) {
                     let upto = room.position.min(upto);
-                    self.left.push(Span { room_nid, since, upto, whole: asked, stateless: false, joined_at: None });
+                    self.left.push(Span {
+                        room_nid,
+                        since,
+                        upto,
+                        whole: asked,
+                        stateless: false,
+                        joined_at: None,
+                    });
                 }
             }
             _ => {}
@@ -87,7 +113,8 @@ impl Plan {
         let ids = &self.ids;
         let kept = |room_nid: RoomNid| {
             ids.get(&room_nid).is_some_and(|room_id| {
-                !filter.not_rooms.contains(room_id) && filter.rooms.as_ref().is_none_or(|rooms| rooms.contains(room_id))
+                !filter.not_rooms.contains(room_id)
+                    && filter.rooms.as_ref().is_none_or(|rooms| rooms.contains(room_id))
             })
         };
         self.joined.retain(|span| kept(span.room_nid));
@@ -105,13 +132,24 @@ impl Span {
         if left_at <= self.since && !self.whole {
             return None;
         }
-        let span = Self { upto: left_at.min(self.upto), ..self };
+        let span = Self {
+            upto: left_at.min(self.upto),
+            ..self
+        };
         let before = Position(left_at.0 - 1);
         Some(if sight.membership_at(before) != Some(Membership::Join) {
             // An invite that was refused, or a ban of one who was out of it: only that is told.
-            Self { since: before, stateless: true, ..span }
+            Self {
+                since: before,
+                stateless: true,
+                ..span
+            }
         } else if span.whole || sight.membership_at(span.since) != Some(Membership::Join) {
-            Self { since: Position(0), whole: true, ..span }
+            Self {
+                since: Position(0),
+                whole: true,
+                ..span
+            }
         } else {
             span
         })
@@ -143,7 +181,8 @@ async fn touched_rooms(
         None => {
             let joined: Vec<RoomNid> = sync.user.rooms_with(Membership::Join).collect();
             let mut connection = sync.engine.db.acquire().await?;
-            let changed = state_changes::rooms_that_changed(&mut connection, &joined, since, sync.upto()).await?;
+            let changed =
+                state_changes::rooms_that_changed(&mut connection, &joined, since, sync.upto()).await?;
             changed.into_iter().collect()
         }
     };

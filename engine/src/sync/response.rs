@@ -108,7 +108,10 @@ impl Stripped {
     /// The array of a membership that came with one.
     pub(super) fn of(stored: Option<&Arc<str>>) -> Self {
         let events = stored.and_then(|json| RawValue::from_string(json.to_string()).ok());
-        Self { events: events.unwrap_or_else(|| serde_json::from_str("[]").unwrap_or_else(|_| RawValue::NULL.to_owned())) }
+        Self {
+            events: events
+                .unwrap_or_else(|| serde_json::from_str("[]").unwrap_or_else(|_| RawValue::NULL.to_owned())),
+        }
     }
 }
 

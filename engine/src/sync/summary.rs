@@ -31,7 +31,10 @@ pub(super) async fn summary(engine: &Engine, room: &Room, viewer: UserNid) -> Re
 pub(super) async fn heroes(engine: &Engine, room: &Room, viewer: UserNid) -> Result<Vec<OwnedUserId>, Error> {
     let pick = |wanted: &[Membership]| {
         room.read(|view| {
-            let others = view.members.iter().filter(|(user_nid, member)| *user_nid != viewer && wanted.contains(&member.membership));
+            let others = view
+                .members
+                .iter()
+                .filter(|(user_nid, member)| *user_nid != viewer && wanted.contains(&member.membership));
             let mut users: Vec<UserNid> = others.map(|(user_nid, _)| user_nid).collect();
             if users.len() > HEROES {
                 users.select_nth_unstable(HEROES);
@@ -47,14 +50,23 @@ pub(super) async fn heroes(engine: &Engine, room: &Room, viewer: UserNid) -> Res
         users = pick(&[Membership::Leave, Membership::Ban]);
     }
     let ids = engine.interner.user_ids(&users).await?;
-    Ok(users.iter().filter_map(|user_nid| ids.get(user_nid).cloned()).collect())
+    Ok(users
+        .iter()
+        .filter_map(|user_nid| ids.get(user_nid).cloned())
+        .collect())
 }
 
 async fn has_name(engine: &Engine, room: &Room) -> Result<bool, Error> {
     for (event_type, field) in [("m.room.name", "name"), ("m.room.canonical_alias", "alias")] {
-        let Some(event) = read::current_state_event(engine, room, event_type, "").await? else { continue };
+        let Some(event) = read::current_state_event(engine, room, event_type, "").await? else {
+            continue;
+        };
         let content: serde_json::Value = serde_json::from_str(event.content().get()).unwrap_or_default();
-        if content.get(field).and_then(serde_json::Value::as_str).is_some_and(|name| !name.is_empty()) {
+        if content
+            .get(field)
+            .and_then(serde_json::Value::as_str)
+            .is_some_and(|name| !name.is_empty())
+        {
             return Ok(true);
         }
     }

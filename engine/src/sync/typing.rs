@@ -15,9 +15,16 @@ use crate::{Engine, Error, tokens::Ephemeral};
 /// token says nothing of it, or is from another run of the server.
 pub(super) fn changed(sync: &Sync<'_>) -> HashMap<RoomNid, Vec<UserNid>> {
     let typing = &sync.engine.typing;
-    let is_joined =
-        |room_nid| sync.user.rooms.get(&room_nid).is_some_and(|room| room.membership == Membership::Join);
-    let told = sync.since_token.and_then(|token| token.ephemeral).filter(|told| told.run == typing.run());
+    let is_joined = |room_nid| {
+        sync.user
+            .rooms
+            .get(&room_nid)
+            .is_some_and(|room| room.membership == Membership::Join)
+    };
+    let told = sync
+        .since_token
+        .and_then(|token| token.ephemeral)
+        .filter(|told| told.run == typing.run());
     let rooms = match told {
         Some(told) => typing.changed_since(told.counter, is_joined),
         None => typing.present(is_joined),
@@ -27,7 +34,10 @@ pub(super) fn changed(sync: &Sync<'_>) -> HashMap<RoomNid, Vec<UserNid>> {
 
 /// What a token says of typing now.
 pub(super) fn now(engine: &Engine) -> Ephemeral {
-    Ephemeral { run: engine.typing.run(), counter: engine.typing.version() }
+    Ephemeral {
+        run: engine.typing.run(),
+        counter: engine.typing.version(),
+    }
 }
 
 /// The `m.typing` event, without users who are ignored.

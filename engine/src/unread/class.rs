@@ -38,7 +38,10 @@ pub(crate) fn class_of<E>(
         return Ok(class);
     }
     let mentions = content.get("m.mentions").and_then(CanonicalJsonValue::as_object);
-    if mentions.and_then(|mentions| mentions.get("user_ids")?.as_array()).is_some_and(|user_ids| !user_ids.is_empty()) {
+    if mentions
+        .and_then(|mentions| mentions.get("user_ids")?.as_array())
+        .is_some_and(|user_ids| !user_ids.is_empty())
+    {
         class |= MENTIONS;
     }
     let room = mentions.and_then(|mentions| mentions.get("room"));
@@ -55,7 +58,11 @@ pub(crate) fn class_of<E>(
 
 /// The type of the event's relation, if it has one to an event.
 fn relation(content: &CanonicalJsonObject) -> Option<&str> {
-    content.get("m.relates_to")?.as_object()?.get("rel_type")?.as_str()
+    content
+        .get("m.relates_to")?
+        .as_object()?
+        .get("rel_type")?
+        .as_str()
 }
 
 /// The power that it takes to notify a whole room, by the content of `m.room.power_levels`.
@@ -64,7 +71,10 @@ pub(crate) fn level_to_notify_room(power_levels: &str) -> i64 {
     let content: serde_json::Value = serde_json::from_str(power_levels).unwrap_or_default();
     let level = &content["notifications"]["room"];
     // Old rooms may write levels as strings.
-    level.as_i64().or_else(|| level.as_str()?.trim().parse().ok()).unwrap_or(DEFAULT)
+    level
+        .as_i64()
+        .or_else(|| level.as_str()?.trim().parse().ok())
+        .unwrap_or(DEFAULT)
 }
 
 #[cfg(test)]
@@ -96,35 +106,78 @@ mod tests {
         let viewer = owned_user_id!("@viewer:example.org");
         let rules = RoomPowerLevelsRules::new(&AuthorizationRules::V11, None);
         let level = ruma::Int::from(if powerful { 50 } else { 49 });
-        let levels =
-            PushConditionPowerLevelsCtx::new(Default::default(), level, NotificationPowerLevels::default(), rules);
-        let ctx = PushConditionRoomCtx::new(owned_room_id!("!room:example.org"), uint!(7), viewer.clone(), "V".to_owned())
-            .with_power_levels(levels);
+        let levels = PushConditionPowerLevelsCtx::new(
+            Default::default(),
+            level,
+            NotificationPowerLevels::default(),
+            rules,
+        );
+        let ctx = PushConditionRoomCtx::new(
+            owned_room_id!("!room:example.org"),
+            uint!(7),
+            viewer.clone(),
+            "V".to_owned(),
+        )
+        .with_power_levels(levels);
         let raw: Raw<()> = Raw::from_json_string(event.to_string()).unwrap();
         let ruleset = Ruleset::server_default(&viewer);
         let actions = ruleset.get_actions(&raw, &ctx).await;
-        (actions.iter().any(|action| action.should_notify()), actions.iter().any(|action| action.is_highlight()))
+        (
+            actions.iter().any(|action| action.should_notify()),
+            actions.iter().any(|action| action.is_highlight()),
+        )
     }
 
     #[tokio::test]
     async fn classes_say_what_the_servers_rules_say() {
         let types = [
-            "m.room.message", "M.Room.Message", "m.room.encrypted", "m.call.invite", "m.reaction", "m.room.member",
-            "m.room.tombstone", "m.room.server_acl", "m.room.name", "m.room.redaction", "m.sticker", "org.example.custom",
+            "m.room.message",
+            "M.Room.Message",
+            "m.room.encrypted",
+            "m.call.invite",
+            "m.reaction",
+            "m.room.member",
+            "m.room.tombstone",
+            "m.room.server_acl",
+            "m.room.name",
+            "m.room.redaction",
+            "m.sticker",
+            "org.example.custom",
         ];
         let mentions = [
-            json!(null), json!({}), json!({ "room": true }), json!({ "room": "true" }), json!({ "user_ids": [VIEWER] }),
-            json!({ "user_ids": ["@other:example.org", VIEWER], "room": true }), json!({ "user_ids": [] }),
-            json!({ "user_ids": VIEWER }), json!({ "user_ids": ["@other:example.org", 3] }), json!([VIEWER]),
+            json!(null),
+            json!({}),
+            json!({ "room": true }),
+            json!({ "room": "true" }),
+            json!({ "user_ids": [VIEWER] }),
+            json!({ "user_ids": ["@other:example.org", VIEWER], "room": true }),
+            json!({ "user_ids": [] }),
+            json!({ "user_ids": VIEWER }),
+            json!({ "user_ids": ["@other:example.org", 3] }),
+            json!([VIEWER]),
         ];
         let relations = [
-            json!(null), json!({ "rel_type": "m.replace", "event_id": "$e" }), json!({ "rel_type": "m.thread", "event_id": "$e" }),
-            json!({ "rel_type": 7 }), json!("m.replace"), json!({ "m.in_reply_to": { "event_id": "$e" } }),
+            json!(null),
+            json!({ "rel_type": "m.replace", "event_id": "$e" }),
+            json!({ "rel_type": "m.thread", "event_id": "$e" }),
+            json!({ "rel_type": 7 }),
+            json!("m.replace"),
+            json!({ "m.in_reply_to": { "event_id": "$e" } }),
         ];
         let mut seen = 0;
         for event_type in types {
-            for (mentions, relation) in mentions.iter().flat_map(|m| relations.iter().map(move |r| (m, r))) {
-                for msgtype in [json!("m.text"), json!("m.notice"), json!("M.Notice"), json!("m.notices"), json!(null), json!(1)] {
+            for (mentions, relation) in mentions
+                .iter()
+                .flat_map(|m| relations.iter().map(move |r| (m, r)))
+            {
+                for msgtype in [
+                    json!("m.text"),
+                    json!("m.notice"),
+                    json!("M.Notice"),
+                    json!("m.notices"),
+                    json!(null),
+                    json!(1),
+                ] {
                     for state_key in [None, Some(""), Some("x")] {
                         for powerful in [false, true] {
                             let content = json!({ "msgtype": msgtype, "m.mentions": mentions, "m.relates_to": relation, "membership": "join" });
@@ -134,9 +187,14 @@ mod tests {
                             }
                             let class = class(&event, powerful);
                             let user_ids = mentions.get("user_ids").and_then(Value::as_array);
-                            let named = class & MENTIONS != 0 && user_ids.unwrap().iter().any(|user_id| user_id == VIEWER);
+                            let named = class & MENTIONS != 0
+                                && user_ids.unwrap().iter().any(|user_id| user_id == VIEWER);
                             let is = (class & NOTIFIES != 0 || named, class & HIGHLIGHTS != 0 || named);
-                            assert_eq!(is, by_the_rules(&event, powerful).await, "{event}, powerful: {powerful}");
+                            assert_eq!(
+                                is,
+                                by_the_rules(&event, powerful).await,
+                                "{event}, powerful: {powerful}"
+                            );
                             seen += usize::from(is.0);
                         }
                     }
@@ -158,7 +216,13 @@ mod tests {
         assert_eq!(of("m.room.message", relates("m.replace")), RELATES);
         assert_eq!(of("m.reaction", relates("m.annotation")), RELATES);
         assert_eq!(of("m.room.redaction", json!({})), 0);
-        assert_eq!(class(&json!({ "type": "m.room.name", "state_key": "", "content": {} }), false), 0);
+        assert_eq!(
+            class(
+                &json!({ "type": "m.room.name", "state_key": "", "content": {} }),
+                false
+            ),
+            0
+        );
     }
 
     #[test]

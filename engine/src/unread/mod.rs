@@ -33,8 +33,8 @@ use crate::{
 };
 use class::{COUNTS, HIGHLIGHTS, MENTIONS, NOTIFIES, RELATES, SAID};
 use rules::Rules;
-pub use tally::{Count, Counts};
 use tally::{Basis, MAX_UNREAD, Marks, Tally, Unread};
+pub use tally::{Count, Counts};
 
 /// The memory that tallies may take, in bytes.
 const CACHED_BYTES: u64 = 32 << 20;
@@ -104,7 +104,10 @@ struct Occurrence {
 impl Counter<'_> {
     /// What is unread of rooms that the user is in, each with the position at which they came.
     pub async fn count(&self, rooms: Vec<(Arc<Room>, Position)>) -> Result<HashMap<RoomNid, Counts>, Error> {
-        let mut works: Vec<Work> = rooms.into_iter().map(|(room, joined_at)| self.begin(room, joined_at)).collect();
+        let mut works: Vec<Work> = rooms
+            .into_iter()
+            .map(|(room, joined_at)| self.begin(room, joined_at))
+            .collect();
         self.read_tables(&mut works).await?;
         self.load_events(&mut works).await?;
         let ignored = self.ignored(&works).await?;
@@ -117,17 +120,35 @@ impl Counter<'_> {
             let room_nid = work.room.nid;
             let tally = self.finish(work, &ignored, rules.as_ref()).await?;
             counts.insert(room_nid, tally.counts());
-            self.engine.unread.0.insert((self.requester.user_nid, room_nid), Arc::new(tally));
+            self.engine
+                .unread
+                .0
+                .insert((self.requester.user_nid, room_nid), Arc::new(tally));
         }
         Ok(counts)
     }
 
     fn begin(&self, room: Arc<Room>, joined_at: Position) -> Work {
-        let basis = Basis { preferences: self.user.preferences.position, joined_at };
-        let known = self.engine.unread.0.get(&(self.requester.user_nid, room.nid)).filter(|tally| tally.basis == basis);
-        let news = known.as_ref().and_then(|tally| room.read(|view| self.news(view, tally.upto)).flatten());
+        let basis = Basis {
+            preferences: self.user.preferences.position,
+            joined_at,
+        };
+        let known = self
+            .engine
+            .unread
+            .0
+            .get(&(self.requester.user_nid, room.nid))
+            .filter(|tally| tally.basis == basis);
+        let news = known
+            .as_ref()
+            .and_then(|tally| room.read(|view| self.news(view, tally.upto)).flatten());
         let tally = known.filter(|_| news.is_some()).map(|tally| Tally::clone(&tally));
-        Work { room, basis, tally, news: news.unwrap_or_default() }
+        Work {
+            room,
+            basis,
+            tally,
+            news: news.unwrap_or_default(),
+        }
     }
 
     /// What came in a room after `since`, if memory reaches back that far and knows all that it speaks of.
@@ -137,7 +158,11 @@ impl Counter<'_> {
         }
         let mut news = Vec::new();
         let start = view.recent.partition_point(|entry| entry.position <= since);
-        for entry in view.recent.range(start..).take_while(|entry| entry.position <= self.upto) {
+        for entry in view
+            .recent
+            .range(start..)
+            .take_while(|entry| entry.position <= self.upto)
+        {
             match &entry.kind {
                 RoomEntryKind::Event(event, _) => {
                     if *event.event_type() == TimelineEventType::RoomRedaction
@@ -156,7 +181,10 @@ impl Counter<'_> {
                 RoomEntryKind::Receipt(receipt) => {
                     let is_own = receipt.user_nid == self.requester.user_nid;
                     if is_own && [READ, READ_PRIVATE].contains(&&*receipt.receipt_type) {
-                        news.push(News::Read(Arc::clone(&receipt.thread), sequence_of(view, &receipt.event_id)?));
+                        news.push(News::Read(
+                            Arc::clone(&receipt.thread),
+                            sequence_of(view, &receipt.event_id)?,
+                        ));
                     }
                 }
                 RoomEntryKind::State(_) => {}
@@ -167,8 +195,11 @@ impl Counter<'_> {
 
     /// Reads what is needed of rooms that were not counted before, or too long ago.
     async fn read_tables(&self, works: &mut [Work]) -> Result<(), Error> {
-        let mut new: HashMap<RoomNid, &mut Work> =
-            works.iter_mut().filter(|work| work.tally.is_none()).map(|work| (work.room.nid, work)).collect();
+        let mut new: HashMap<RoomNid, &mut Work> = works
+            .iter_mut()
+            .filter(|work| work.tally.is_none())
+            .map(|work| (work.room.nid, work))
+            .collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -177,7 +208,10 @@ impl Counter<'_> {
         let mut transaction = self.engine.db.begin_read().await?;
         let mut marks: HashMap<RoomNid, Marks> = HashMap::new();
         for mark in unread::marks(&mut transaction, user_nid, &room_nids, &[READ, READ_PRIVATE]).await? {
-            marks.entry(mark.room_nid).or_default().raise(&mark.thread, mark.sequence);
+            marks
+                .entry(mark.room_nid)
+                .or_default()
+                .raise(&mark.thread, mark.sequence);
         }
         let range = |(room_nid, work): (&RoomNid, &&mut Work)| Range {
             room_nid: *room_nid,
@@ -189,15 +223,24 @@ impl Counter<'_> {
         let limit = (MAX_CANDIDATES / ranges.len()).clamp(MIN_CANDIDATES, MAX_UNREAD);
         // Rules of a user's own may make something of any event.
         let has_rules = self.user.preferences.rules(&self.requester.user_id).is_some();
-        let wanted = Wanted { classes: (!has_rules).then_some(COUNTS), own_classes: SAID };
+        let wanted = Wanted {
+            classes: (!has_rules).then_some(COUNTS),
+            own_classes: SAID,
+        };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let candidates = unread::candidates(&mut transaction, user_nid, &ranges, wanted, limit).await?;
         drop(transaction);
         for (room_nid, work) in &mut new {
-            work.tally = Some(Tally::new(self.upto, work.basis, marks.remove(room_nid).unwrap_or_default()));
+            work.tally = Some(Tally::new(
+                self.upto,
+                work.basis,
+                marks.remove(room_nid).unwrap_or_default(),
+            ));
         }
         for candidate in candidates {
-            let Some(work) = new.get_mut(&candidate.room_nid) else { continue };
+            let Some(work) = new.get_mut(&candidate.room_nid) else {
+                continue;
+            };
             work.news.push(News::Event(Occurrence {
                 event_nid: candidate.event_nid,
                 sequence: candidate.sequence,
@@ -226,11 +269,18 @@ impl Counter<'_> {
         }
         let (mut events, missing) = self.engine.events.partition(wanted);
         if !missing.is_empty() {
-            let rooms: HashMap<RoomNid, Arc<Room>> =
-                works.iter().map(|work| (work.room.nid, Arc::clone(&work.room))).collect();
+            let rooms: HashMap<RoomNid, Arc<Room>> = works
+                .iter()
+                .map(|work| (work.room.nid, Arc::clone(&work.room)))
+                .collect();
             let mut connection = self.engine.db.acquire().await?;
             let room_of = |room_nid| Some(rooms.get(&room_nid)?.in_room());
-            events.extend(self.engine.events.load_of_rooms(&mut connection, missing, room_of).await?);
+            events.extend(
+                self.engine
+                    .events
+                    .load_of_rooms(&mut connection, missing, room_of)
+                    .await?,
+            );
         }
         for news in works.iter_mut().flat_map(|work| &mut work.news) {
             if let News::Event(occurrence) = news
@@ -248,16 +298,30 @@ impl Counter<'_> {
         if !preferences.ignores_anybody() {
             return Ok(HashSet::new());
         }
-        let senders: HashSet<UserNid> = occurrences(works).map(|occurrence| occurrence.sender_nid).collect();
+        let senders: HashSet<UserNid> = occurrences(works)
+            .map(|occurrence| occurrence.sender_nid)
+            .collect();
         let senders: Vec<UserNid> = senders.into_iter().collect();
         let names: HashMap<UserNid, OwnedUserId> = self.engine.interner.user_ids(&senders).await?;
-        let ignored = names.into_iter().filter(|(_, user_id)| preferences.ignores(user_id));
+        let ignored = names
+            .into_iter()
+            .filter(|(_, user_id)| preferences.ignores(user_id));
         Ok(ignored.map(|(user_nid, _)| user_nid).collect())
     }
 
     /// Brings the tally of a room up to its news.
-    async fn finish(&self, work: Work, ignored: &HashSet<UserNid>, rules: Option<&Rules<'_>>) -> Result<Tally, Error> {
-        let Work { room, basis, tally, news } = work;
+    async fn finish(
+        &self,
+        work: Work,
+        ignored: &HashSet<UserNid>,
+        rules: Option<&Rules<'_>>,
+    ) -> Result<Tally, Error> {
+        let Work {
+            room,
+            basis,
+            tally,
+            news,
+        } = work;
         let mut tally = tally.unwrap_or_else(|| Tally::new(self.upto, basis, Marks::default()));
         for news in news {
             let occurrence = match news {
@@ -288,7 +352,11 @@ impl Counter<'_> {
             };
             if let Some(highlights) = notifies {
                 let thread = self.thread(&room, &occurrence).await?;
-                tally.push(Unread { sequence: occurrence.sequence, thread, highlights });
+                tally.push(Unread {
+                    sequence: occurrence.sequence,
+                    thread,
+                    highlights,
+                });
             }
         }
         tally.upto = tally.upto.max(self.upto);
@@ -299,8 +367,15 @@ impl Counter<'_> {
     fn notifies(&self, occurrence: &Occurrence) -> Option<bool> {
         let class = occurrence.push_class;
         let is_named = class & MENTIONS != 0
-            && occurrence.event.as_ref().is_some_and(|event| mentions(event, self.requester.user_id.as_str()));
-        if is_named { Some(true) } else { (class & NOTIFIES != 0).then_some(class & HIGHLIGHTS != 0) }
+            && occurrence
+                .event
+                .as_ref()
+                .is_some_and(|event| mentions(event, self.requester.user_id.as_str()));
+        if is_named {
+            Some(true)
+        } else {
+            (class & NOTIFIES != 0).then_some(class & HIGHLIGHTS != 0)
+        }
     }
 
     /// The root of the thread that an event is in.
@@ -316,10 +391,13 @@ impl Counter<'_> {
 }
 
 fn occurrences(works: &[Work]) -> impl Iterator<Item = &Occurrence> {
-    works.iter().flat_map(|work| &work.news).filter_map(|news| match news {
-        News::Event(occurrence) => Some(occurrence),
-        News::Read(..) | News::Redacted(_) => None,
-    })
+    works
+        .iter()
+        .flat_map(|work| &work.news)
+        .filter_map(|news| match news {
+            News::Event(occurrence) => Some(occurrence),
+            News::Read(..) | News::Redacted(_) => None,
+        })
 }
 
 /// The sequence number of an event among the latest of a room.

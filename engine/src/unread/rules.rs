@@ -34,7 +34,11 @@ impl<'a> Rules<'a> {
     ) -> Result<Self, Error> {
         let engine = counter.engine;
         let own = counter.requester.user_id.as_str();
-        let keys = [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", own)];
+        let keys = [
+            ("m.room.create", ""),
+            ("m.room.power_levels", ""),
+            ("m.room.member", own),
+        ];
         let keys = engine.interner.keys(&keys).await?;
         let rooms: HashMap<RoomNid, &Room> = rooms.map(|room| (room.nid, room)).collect();
         let mut nids: HashMap<RoomNid, Vec<Option<EventNid>>> = HashMap::with_capacity(rooms.len());
@@ -42,17 +46,31 @@ impl<'a> Rules<'a> {
             let state = room.read(|view| keys.iter().map(|key_nid| view.state.get(*key_nid)).collect());
             nids.insert(room.nid, state.unwrap_or_default());
         }
-        let (mut events, missing) = engine.events.partition(nids.values().flatten().flatten().copied());
+        let (mut events, missing) = engine
+            .events
+            .partition(nids.values().flatten().flatten().copied());
         if !missing.is_empty() {
             let mut connection = engine.db.acquire().await?;
             let room_of = |room_nid| Some(rooms.get(&room_nid)?.in_room());
-            events.extend(engine.events.load_of_rooms(&mut connection, missing, room_of).await?);
+            events.extend(
+                engine
+                    .events
+                    .load_of_rooms(&mut connection, missing, room_of)
+                    .await?,
+            );
         }
         let contexts = rooms.values().map(|room| {
-            let at = |index: usize| events.get(&(*nids.get(&room.nid)?.get(index)?)?).map(|event| &**event);
+            let at = |index: usize| {
+                events
+                    .get(&(*nids.get(&room.nid)?.get(index)?)?)
+                    .map(|event| &**event)
+            };
             (room.nid, context(counter, room, at(0), at(1), at(2)))
         });
-        Ok(Self { ruleset, contexts: contexts.collect() })
+        Ok(Self {
+            ruleset,
+            contexts: contexts.collect(),
+        })
     }
 
     /// Whether an event notifies the user, and if so, whether it is highlighted.
@@ -111,7 +129,9 @@ fn context(
     let own = &counter.requester.user_id;
     let joined = room.read(|view| view.members.joined()).unwrap_or_default();
     let member = member.and_then(|event| serde_json::from_str::<Member>(event.content().get()).ok());
-    let name = member.map(|member| member.displayname).filter(|name| !name.is_empty());
+    let name = member
+        .map(|member| member.displayname)
+        .filter(|name| !name.is_empty());
     let rules = &room.rules.authorization;
     let creators = create.and_then(|create| RoomCreateEvent::new(create).creators(rules).ok());
     let creators: Vec<OwnedUserId> = creators.into_iter().flatten().collect();

@@ -76,7 +76,11 @@ impl Marks {
 
     fn have_read(&self, unread: &Unread) -> bool {
         let thread = unread.thread.as_deref().unwrap_or(MAIN);
-        unread.sequence <= self.whole_room || self.threads.get(thread).is_some_and(|mark| unread.sequence <= *mark)
+        unread.sequence <= self.whole_room
+            || self
+                .threads
+                .get(thread)
+                .is_some_and(|mark| unread.sequence <= *mark)
     }
 }
 
@@ -112,7 +116,12 @@ pub(super) struct Basis {
 
 impl Tally {
     pub fn new(upto: Position, basis: Basis, marks: Marks) -> Self {
-        Self { upto, basis, marks, unread: VecDeque::new() }
+        Self {
+            upto,
+            basis,
+            marks,
+            unread: VecDeque::new(),
+        }
     }
 
     /// An event that notifies.
@@ -166,22 +175,39 @@ mod tests {
     use super::{Basis, Count, MAX_UNREAD, Marks, Tally, Unread};
 
     fn tally() -> Tally {
-        let basis = Basis { preferences: Position(0), joined_at: Position(0) };
+        let basis = Basis {
+            preferences: Position(0),
+            joined_at: Position(0),
+        };
         Tally::new(Position(0), basis, Marks::default())
     }
 
     fn unread(sequence: i64, thread: Option<&str>) -> Unread {
-        Unread { sequence, thread: thread.map(Into::into), highlights: sequence % 2 == 0 }
+        Unread {
+            sequence,
+            thread: thread.map(Into::into),
+            highlights: sequence % 2 == 0,
+        }
     }
 
     fn count(notification_count: u64, highlight_count: u64) -> Count {
-        Count { highlight_count, notification_count }
+        Count {
+            highlight_count,
+            notification_count,
+        }
     }
 
     #[test]
     fn receipts_of_threads_read_their_own_and_those_of_the_room_read_all() {
         let mut tally = tally();
-        for (sequence, thread) in [(1, None), (2, Some("$a")), (3, Some("$b")), (4, None), (5, Some("$a")), (6, None)] {
+        for (sequence, thread) in [
+            (1, None),
+            (2, Some("$a")),
+            (3, Some("$b")),
+            (4, None),
+            (5, Some("$a")),
+            (6, None),
+        ] {
             tally.push(unread(sequence, thread));
         }
         assert_eq!(tally.counts().total(), count(6, 3));

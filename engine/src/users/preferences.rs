@@ -36,9 +36,18 @@ impl Preferences {
         match data_type {
             PUSH_RULES => {
                 let push_rules = Some(Arc::clone(content));
-                Some(Self { position, push_rules, parsed: OnceLock::new(), ignored: Arc::clone(&self.ignored) })
+                Some(Self {
+                    position,
+                    push_rules,
+                    parsed: OnceLock::new(),
+                    ignored: Arc::clone(&self.ignored),
+                })
             }
-            IGNORED_USERS => Some(Self { position, ignored: Arc::new(ignored_in(content)), ..self.clone() }),
+            IGNORED_USERS => Some(Self {
+                position,
+                ignored: Arc::new(ignored_in(content)),
+                ..self.clone()
+            }),
             _ => None,
         }
     }
@@ -84,8 +93,13 @@ fn ignored_in(content: &str) -> HashSet<OwnedUserId> {
     struct List {
         ignored_users: serde_json::Map<String, serde_json::Value>,
     }
-    let Ok(list) = serde_json::from_str::<List>(content) else { return HashSet::new() };
-    list.ignored_users.keys().filter_map(|user_id| OwnedUserId::try_from(user_id.as_str()).ok()).collect()
+    let Ok(list) = serde_json::from_str::<List>(content) else {
+        return HashSet::new();
+    };
+    list.ignored_users
+        .keys()
+        .filter_map(|user_id| OwnedUserId::try_from(user_id.as_str()).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -97,15 +111,22 @@ mod tests {
 
     #[test]
     fn a_list_of_ignored_users_is_read_however_clients_write_it() {
-        let set = |content: &str| Preferences::default().with(Position(3), "m.ignored_user_list", &content.into());
-        let list = set(r#"{"ignored_users":{"@spam:example.org":{"why":1},"nobody":{},"@x:y":null},"other":[]}"#).unwrap();
+        let set =
+            |content: &str| Preferences::default().with(Position(3), "m.ignored_user_list", &content.into());
+        let list =
+            set(r#"{"ignored_users":{"@spam:example.org":{"why":1},"nobody":{},"@x:y":null},"other":[]}"#)
+                .unwrap();
         assert!(list.ignores(user_id!("@spam:example.org")) && list.ignores(user_id!("@x:y")));
         assert!(!list.ignores(user_id!("@other:example.org")));
         assert_eq!(list.position, Position(3));
         for odd in ["{}", r#"{"ignored_users":[]}"#, r#"{"ignored_users":{}}"#] {
             assert!(!set(odd).unwrap().ignores_anybody(), "{odd}");
         }
-        assert!(Preferences::default().with(Position(3), "m.direct", &"{}".into()).is_none());
+        assert!(
+            Preferences::default()
+                .with(Position(3), "m.direct", &"{}".into())
+                .is_none()
+        );
     }
 
     #[test]
@@ -113,10 +134,14 @@ mod tests {
         let user_id = user_id!("@a:b");
         let rules = crate::push_rules::told(user_id, None).unwrap();
         let list = r#"{"ignored_users":{"@spam:example.org":{}}}"#.into();
-        let both = Preferences::default().with(Position(1), "m.ignored_user_list", &list).unwrap();
+        let both = Preferences::default()
+            .with(Position(1), "m.ignored_user_list", &list)
+            .unwrap();
         let both = both.with(Position(2), "m.push_rules", &rules).unwrap();
         assert!(both.rules(user_id).is_some() && both.ignores(user_id!("@spam:example.org")));
-        let none = both.with(Position(5), "m.ignored_user_list", &"{}".into()).unwrap();
+        let none = both
+            .with(Position(5), "m.ignored_user_list", &"{}".into())
+            .unwrap();
         assert!(none.rules(user_id).is_some() && !none.ignores_anybody());
         assert_eq!(none.position, Position(5));
     }

@@ -36,13 +36,15 @@ struct Run {
 impl Run {
     async fn new(cast: &Cast, seed: u64, trouble: Trouble) -> Self {
         let server = match trouble {
-            Trouble::Forgetful | Trouble::Concurrency if seed % 2 == 0 => Server::with_memory(1).await,
+            Trouble::Forgetful | Trouble::Concurrency if seed.is_multiple_of(2) => {
+                Server::with_memory(1).await
+            }
             _ => Server::start().await,
         };
         cast.enter(&server).await;
         let mut clients = Vec::new();
         for (index, devices) in cast.devices.iter().enumerate() {
-            let lazy_members = (index + seed as usize) % 2 == 0;
+            let lazy_members = (index + seed as usize).is_multiple_of(2);
             clients.push(Client::new(
                 &devices[0],
                 Habits {

@@ -201,8 +201,7 @@ async fn check(server: &Server, user: &Requester, room: &truth::TrueRoom, who: &
     assert_eq!(topic.is_ok(), sees_topic, "{who}");
     let shown = members(engine, user, &room.id, MembersRequest::default()).await;
     let shown: Option<BTreeSet<String>> = shown.ok().map(|events| {
-        let parse =
-            |event: &Box<serde_json::value::RawValue>| serde_json::from_str::<Value>(event.get()).unwrap();
+        let parse = |event: &serde_json::value::RawValue| serde_json::from_str::<Value>(event.get()).unwrap();
         events.iter().map(|event| id_of(&parse(event))).collect()
     });
     let expected: Option<BTreeSet<String>> = state.as_ref().map(|state| {

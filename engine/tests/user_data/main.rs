@@ -47,7 +47,10 @@ impl Server {
     async fn start() -> Self {
         let test_database = TestDatabase::new().await;
         let db = test_database.connect().await;
-        Self { engine: engine_on(&db).await, db }
+        Self {
+            engine: engine_on(&db).await,
+            db,
+        }
     }
 
     /// A user, on a device of theirs.
@@ -58,8 +61,12 @@ impl Server {
             ..Registration::default()
         };
         let auth = uiaa::AuthData::Dummy(uiaa::Dummy::new());
-        let registered = register::register(&self.engine, registration, Some(&auth)).await.unwrap();
-        authenticate(&self.engine, &registered.login.unwrap().access_token).await.unwrap()
+        let registered = register::register(&self.engine, registration, Some(&auth))
+            .await
+            .unwrap();
+        authenticate(&self.engine, &registered.login.unwrap().access_token)
+            .await
+            .unwrap()
     }
 
     /// A room that anyone may join.
@@ -81,26 +88,35 @@ impl Server {
     }
 
     async fn leave(&self, user: &Requester, room_id: &RoomId) {
-        membership::leave(&self.engine, user, room_id, None).await.unwrap();
+        membership::leave(&self.engine, user, room_id, None)
+            .await
+            .unwrap();
     }
 
     async fn send(&self, user: &Requester, room_id: &RoomId, content: Value) -> OwnedEventId {
         let txn_id = self.engine.entropy.alphanumeric(12);
         let (event_type, content) = (TimelineEventType::RoomMessage, content.to_string());
-        send_message(&self.engine, user, room_id, event_type, &txn_id, &content).await.unwrap()
+        send_message(&self.engine, user, room_id, event_type, &txn_id, &content)
+            .await
+            .unwrap()
     }
 
     async fn say(&self, user: &Requester, room_id: &RoomId, text: &str) -> OwnedEventId {
-        self.send(user, room_id, json!({ "msgtype": "m.text", "body": text })).await
+        self.send(user, room_id, json!({ "msgtype": "m.text", "body": text }))
+            .await
     }
 
     async fn set_state(&self, user: &Requester, room_id: &RoomId, event_type: &str, content: Value) {
         let content = content.to_string();
-        send_state(&self.engine, user, room_id, event_type.into(), "", &content).await.unwrap();
+        send_state(&self.engine, user, room_id, event_type.into(), "", &content)
+            .await
+            .unwrap();
     }
 
     async fn state(&self, user: &Requester, room_id: &RoomId, event_type: &str, state_key: &str) -> Value {
-        let event = state_event(&self.engine, user, room_id, event_type, state_key).await.unwrap();
+        let event = state_event(&self.engine, user, room_id, event_type, state_key)
+            .await
+            .unwrap();
         serde_json::from_str(event.content.get()).unwrap()
     }
 
@@ -112,7 +128,9 @@ impl Server {
                 log.changed().await.unwrap();
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it comes to hold");
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .expect("it comes to hold");
     }
 }
 
@@ -120,5 +138,7 @@ async fn engine_on(db: &Database) -> Arc<Engine> {
     let mut config = Config::new(owned_server_name!("example.org"));
     config.registration.open = true;
     let key = SigningKey::from_seed("test", &[7; 32]).unwrap();
-    Engine::start(config, db.clone(), key, Outside::default()).await.unwrap()
+    Engine::start(config, db.clone(), key, Outside::default())
+        .await
+        .unwrap()
 }

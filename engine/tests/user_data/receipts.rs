@@ -246,7 +246,9 @@ async fn receipts_are_told_as_the_specification_has_them() {
     let main_ts = all.iter().find(|receipt| &*receipt.thread == "main").unwrap().ts;
     let everybody = Preferences::default();
     let told = async |viewer: &Requester| {
-        let event = receipts::to_event(engine, viewer.user_nid, &everybody, &all).await.unwrap();
+        let event = receipts::to_event(engine, viewer.user_nid, &everybody, &all)
+            .await
+            .unwrap();
         event.map(|event| serde_json::from_str::<Value>(event.get()).unwrap())
     };
     let user = bob.user_id.as_str();
@@ -290,10 +292,15 @@ async fn of_receipts_in_one_place_that_of_the_whole_room_is_told() {
     let mut all = room.receipts().await;
     for _ in 0..2 {
         all.reverse();
-        let event = receipts::to_event(&room.server.engine, room.alice.user_nid, &Preferences::default(), &all)
-            .await
-            .unwrap()
-            .unwrap();
+        let event = receipts::to_event(
+            &room.server.engine,
+            room.alice.user_nid,
+            &Preferences::default(),
+            &all,
+        )
+        .await
+        .unwrap()
+        .unwrap();
         let event: Value = serde_json::from_str(event.get()).unwrap();
         let receipt = &event["content"][event_id.as_str()]["m.read"][room.bob.user_id.as_str()];
         assert!(

@@ -26,7 +26,10 @@ pub struct Change {
 impl Change {
     /// A change of one fact.
     pub fn of(fact: Fact) -> Self {
-        Self { facts: vec![fact], ..Self::default() }
+        Self {
+            facts: vec![fact],
+            ..Self::default()
+        }
     }
 
     /// The rooms whose heads it moves.

@@ -6,8 +6,8 @@ use super::{
     change::{Change, Fact, HeadMove, Membership, MembershipChange, NewEvent, Relation, StateChange},
     fence::Fence,
     rows::{
-        AccountChangeRow, AccountDataRow, AliasRow, EventRow, HeadRow, MembershipRow, ReceiptRow, RedactionRow,
-        RelationRow, RoomRow, StateChangeRow, StateRow, TransactionRow,
+        AccountChangeRow, AccountDataRow, AliasRow, EventRow, HeadRow, MembershipRow, ReceiptRow,
+        RedactionRow, RelationRow, RoomRow, StateChangeRow, StateRow, TransactionRow,
     },
     tail::{Entry, EntryKind},
 };
@@ -41,7 +41,11 @@ pub(super) struct Batch {
 impl Batch {
     /// Gives each fact of `changes` its position after `from`.
     pub fn build<'a>(from: Position, changes: impl Iterator<Item = &'a Change>) -> Self {
-        let mut batch = Self { from, to: from, ..Self::default() };
+        let mut batch = Self {
+            from,
+            to: from,
+            ..Self::default()
+        };
         for change in changes {
             batch.add(change);
             batch.last_positions.push(batch.to);
@@ -80,7 +84,9 @@ impl Batch {
             cause = self.add_fact(fact, cause);
         }
         let relations = change.relations.iter().filter_map(|relation| {
-            let event = self.events[first_event..].iter().find(|event| event.event_nid == relation.event_nid.0)?;
+            let event = self.events[first_event..]
+                .iter()
+                .find(|event| event.event_nid == relation.event_nid.0)?;
             Some(relation_row(relation, event))
         });
         self.relations.extend(relations);
@@ -90,13 +96,14 @@ impl Batch {
             creator_nid: alias.creator_nid.0,
             created_at: alias.created_at,
         }));
-        self.transactions.extend(change.transactions.iter().map(|transaction| TransactionRow {
-            device_nid: transaction.device_nid.0,
-            request_key: transaction.request_key.to_vec(),
-            event_nid: transaction.event_nid.0,
-            created_at: transaction.created_at,
-            txn_id: transaction.txn_id.as_bytes().to_vec(),
-        }));
+        self.transactions
+            .extend(change.transactions.iter().map(|transaction| TransactionRow {
+                device_nid: transaction.device_nid.0,
+                request_key: transaction.request_key.to_vec(),
+                event_nid: transaction.event_nid.0,
+                created_at: transaction.created_at,
+                txn_id: transaction.txn_id.as_bytes().to_vec(),
+            }));
     }
 
     /// Several moves of one head within a batch are one move of its row.
@@ -131,14 +138,30 @@ impl Batch {
             Fact::State(room_nid, state_changes) => {
                 let position = self.next_position();
                 self.add_state_changes(position, *room_nid, state_changes);
-                (position, EntryKind::State(*room_nid, state_changes.as_slice().into()), None)
+                (
+                    position,
+                    EntryKind::State(*room_nid, state_changes.as_slice().into()),
+                    None,
+                )
             }
             Fact::Membership(membership) => {
-                let position = if cause == Some(membership.event_nid) { self.to } else { self.next_position() };
-                (position, EntryKind::Membership(self.add_membership(position, membership)), cause)
+                let position = if cause == Some(membership.event_nid) {
+                    self.to
+                } else {
+                    self.next_position()
+                };
+                (
+                    position,
+                    EntryKind::Membership(self.add_membership(position, membership)),
+                    cause,
+                )
             }
             Fact::Redaction(redaction) => {
-                let position = if cause == Some(redaction.redaction_nid) { self.to } else { self.next_position() };
+                let position = if cause == Some(redaction.redaction_nid) {
+                    self.to
+                } else {
+                    self.next_position()
+                };
                 let row = RedactionRow {
                     event_nid: redaction.event_nid.0,
                     redaction_nid: redaction.redaction_nid.0,
@@ -160,7 +183,8 @@ impl Batch {
                     ts: receipt.ts,
                 };
                 let (kind, thread) = (Arc::clone(&receipt.receipt_type), Arc::clone(&receipt.thread));
-                self.receipts.insert((row.room_nid, row.user_nid, kind, thread), row);
+                self.receipts
+                    .insert((row.room_nid, row.user_nid, kind, thread), row);
                 (position, EntryKind::Receipt(receipt.clone()), None)
             }
             Fact::AccountData(data) => {
@@ -172,12 +196,16 @@ impl Batch {
                     position: position.0,
                     content: data.content.as_bytes().to_vec(),
                 };
-                self.account_data.insert((row.user_nid, row.room_nid, Arc::clone(&data.data_type)), row);
+                self.account_data
+                    .insert((row.user_nid, row.room_nid, Arc::clone(&data.data_type)), row);
                 (position, EntryKind::AccountData(data.clone()), None)
             }
             Fact::Account(user_nid) => {
                 let position = self.next_position();
-                let row = AccountChangeRow { user_nid: user_nid.0, position: position.0 };
+                let row = AccountChangeRow {
+                    user_nid: user_nid.0,
+                    position: position.0,
+                };
                 self.account_changes.insert(user_nid.0, row);
                 (position, EntryKind::Account(*user_nid), None)
             }
@@ -206,13 +234,14 @@ impl Batch {
     }
 
     fn add_state_changes(&mut self, position: Position, room_nid: RoomNid, changes: &[StateChange]) {
-        self.state_changes.extend(changes.iter().map(|change| StateChangeRow {
-            position: position.0,
-            room_nid: room_nid.0,
-            key_nid: change.key_nid.0,
-            old_event_nid: change.old.map(|nid| nid.0),
-            new_event_nid: change.new.map(|nid| nid.0),
-        }));
+        self.state_changes
+            .extend(changes.iter().map(|change| StateChangeRow {
+                position: position.0,
+                room_nid: room_nid.0,
+                key_nid: change.key_nid.0,
+                old_event_nid: change.old.map(|nid| nid.0),
+                new_event_nid: change.new.map(|nid| nid.0),
+            }));
     }
 
     /// Adds a membership; the answer has `joined_at` filled in for a join that begins here, or in this batch.
@@ -220,7 +249,11 @@ impl Batch {
         let key = (membership.room_nid.0, membership.user_nid.0);
         let joined_at = match membership.membership {
             Membership::Join if membership.continues => {
-                let before = self.memberships.get(&key).and_then(|row| row.joined_at).map(Position);
+                let before = self
+                    .memberships
+                    .get(&key)
+                    .and_then(|row| row.joined_at)
+                    .map(Position);
                 membership.joined_at.or(before)
             }
             Membership::Join => Some(position),
@@ -234,10 +267,16 @@ impl Batch {
             joined_at: joined_at.map(|position| position.0),
             membership: membership.membership as i16,
             forgotten: membership.forgotten,
-            stripped_state: membership.stripped_state.as_ref().map(|json| json.as_bytes().to_vec()),
+            stripped_state: membership
+                .stripped_state
+                .as_ref()
+                .map(|json| json.as_bytes().to_vec()),
         };
         self.memberships.insert(key, row);
-        MembershipChange { joined_at, ..membership.clone() }
+        MembershipChange {
+            joined_at,
+            ..membership.clone()
+        }
     }
 
     /// Commits the batch: one statement, one round trip, its own transaction.

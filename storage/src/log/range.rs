@@ -14,8 +14,14 @@ pub async fn read_range(connection: &mut Connection, from: Position, to: Positio
     let mut changes = state_changes(connection, from, to).await?;
     let mut entries = Vec::new();
     for event in events::by_position(connection, from, to).await? {
-        let caused = changes.remove(&event.position).map(|(_, changes)| changes).unwrap_or_default();
-        entries.push(Entry { position: event.position, kind: EntryKind::Event(Arc::new(event.event), caused.into()) });
+        let caused = changes
+            .remove(&event.position)
+            .map(|(_, changes)| changes)
+            .unwrap_or_default();
+        entries.push(Entry {
+            position: event.position,
+            kind: EntryKind::Event(Arc::new(event.event), caused.into()),
+        });
     }
     entries.extend(changes.into_iter().map(|(position, (room_nid, changes))| Entry {
         position,
@@ -33,16 +39,21 @@ pub async fn read_range(connection: &mut Connection, from: Position, to: Positio
 
 /// The generation and the last position of the log.
 pub async fn head(connection: &mut Connection) -> Result<(i32, Position)> {
-    let row = sqlx::query!("SELECT generation, position FROM log_head WHERE id = 1").fetch_one(connection).await?;
+    let row = sqlx::query!("SELECT generation, position FROM log_head WHERE id = 1")
+        .fetch_one(connection)
+        .await?;
     Ok((row.generation, Position(row.position)))
 }
 
 /// Where generation `since` of the log parted from those after it: the position to which its tokens are cut back,
 /// if the log has had a later generation.
 pub async fn parted_at(connection: &mut Connection, since: i32) -> Result<Option<Position>> {
-    let row = sqlx::query_scalar!("SELECT min(parted_at) FROM log_generations WHERE generation > $1", since)
-        .fetch_one(connection)
-        .await?;
+    let row = sqlx::query_scalar!(
+        "SELECT min(parted_at) FROM log_generations WHERE generation > $1",
+        since
+    )
+    .fetch_one(connection)
+    .await?;
     Ok(row.map(Position))
 }
 
@@ -59,7 +70,9 @@ async fn state_changes(connection: &mut Connection, from: Position, to: Position
     .await?;
     let mut changes = StateChanges::new();
     for row in rows {
-        let at = changes.entry(Position(row.position)).or_insert_with(|| (RoomNid(row.room_nid), Vec::new()));
+        let at = changes
+            .entry(Position(row.position))
+            .or_insert_with(|| (RoomNid(row.room_nid), Vec::new()));
         at.1.push(StateChange {
             key_nid: KeyNid(row.key_nid),
             old: row.old_event_nid.map(EventNid),
@@ -166,8 +179,9 @@ async fn account_changes(connection: &mut Connection, from: Position, to: Positi
     )
     .fetch_all(connection)
     .await?;
-    let entries = rows
-        .into_iter()
-        .map(|row| Entry { position: Position(row.position), kind: EntryKind::Account(UserNid(row.user_nid)) });
+    let entries = rows.into_iter().map(|row| Entry {
+        position: Position(row.position),
+        kind: EntryKind::Account(UserNid(row.user_nid)),
+    });
     Ok(entries.collect())
 }

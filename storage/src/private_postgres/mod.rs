@@ -67,7 +67,10 @@ impl PrivatePostgres {
     }
 
     /// [`PrivatePostgres::start`], with these installations instead of those in the usual places.
-    pub async fn start_with(data_dir: &Path, installations: &Installations) -> Result<Self, PrivatePostgresError> {
+    pub async fn start_with(
+        data_dir: &Path,
+        installations: &Installations,
+    ) -> Result<Self, PrivatePostgresError> {
         let data_dir = cluster::open_data_dir(data_dir)?;
         let lock = Lock::take(&data_dir)?;
         upgrade::finish(&data_dir)?;
@@ -79,7 +82,11 @@ impl PrivatePostgres {
         // From here on the task owns PostgreSQL: when this future is dropped, so is `stop`, and PostgreSQL ends.
         let supervisor = tokio::spawn(Supervisor::new(cluster, lock).run(ready, stopped));
         match started.await {
-            Ok(Ok(())) => Ok(Self { url, stop, supervisor }),
+            Ok(Ok(())) => Ok(Self {
+                url,
+                stop,
+                supervisor,
+            }),
             Ok(Err(error)) => {
                 // The lock is free again only once the task has ended.
                 let _ = supervisor.await;

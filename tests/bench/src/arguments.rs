@@ -17,7 +17,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Runs scenarios against a server, each bounded in time and count.
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Writes the figures of several runs side by side into a page, between its marks.
     Page(PageArguments),
 }
@@ -121,7 +121,7 @@ pub struct Sizes {
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub state_changes: u64,
     /// Clients whose waiting is measured.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(2..=10_000))]
     pub waiting_clients: u64,
     /// Room version of every room; the server's default if none is named.
     #[arg(long)]

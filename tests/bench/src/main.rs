@@ -35,7 +35,7 @@ use crate::{
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Action::Run(arguments) => run(arguments),
+        Action::Run(arguments) => run(*arguments),
         Action::Page(arguments) => page(arguments),
     };
     match done {

@@ -89,7 +89,8 @@ async fn first_sync(bench: &Bench, client: &Client, rooms: u64) -> Result<Outcom
                 filter: Some(FILTER),
                 ..SyncRequest::default()
             };
-            bytes.borrow_mut().push(device.sync(request).await?.len());
+            let length = device.sync(request).await?.len();
+            bytes.borrow_mut().push(length);
         }
         Ok(())
     };

@@ -14,7 +14,7 @@ use crate::{
 /// Members of each room that they are in.
 const ROOM: usize = 10;
 /// How long memory is left to settle before it is read.
-const SETTLE: Duration = Duration::from_secs(3);
+const SETTLE: Duration = Duration::from_secs(5);
 
 pub async fn run(bench: &Bench) -> Result<Vec<Outcome>, ScenarioError> {
     let count = bench.sizes.waiting_clients as usize;
@@ -23,18 +23,25 @@ pub async fn run(bench: &Bench) -> Result<Vec<Outcome>, ScenarioError> {
     for members in clients.chunks_mut(ROOM) {
         bench.room_of(members).await?;
     }
-    // Once for nothing, so that what the first syncs needed for themselves doesn't hide what waiting needs.
-    let mut waiters = first_syncs(bench, &clients).await?;
-    memory_while_waiting(bench, &mut waiters).await;
     let mut waiters = first_syncs(bench, &clients).await?;
     drop(clients);
-    sleep(SETTLE).await;
-    let before = bench.meter.server_memory();
-    let after = memory_while_waiting(bench, &mut waiters).await;
-    let grown = before
-        .zip(after)
-        .map(|(before, after)| after as f64 - before as f64);
-    let each = grown.map(|grown| grown / KIB / count as f64);
+    // What the second half adds: by then the server has the memory that the first syncs needed for themselves.
+    let (first, second) = waiters.split_at_mut(count / 2);
+    let added = second.len() as f64;
+    let both = async {
+        let before = settled_memory(bench).await;
+        let after = tokio::select! {
+            // Polls that all failed leave nobody waiting, and no figure.
+            _ = join_all(second.iter_mut().map(poll)) => None,
+            after = settled_memory(bench) => after,
+        };
+        before.zip(after)
+    };
+    let both = tokio::select! {
+        _ = join_all(first.iter_mut().map(poll)) => None,
+        both = both => both,
+    };
+    let each = both.map(|(before, after)| (after as f64 - before as f64) / KIB / added);
     let outcome = Outcome::bare("waiting", format!("{count} clients, rooms of {ROOM}"));
     Ok(vec![
         Outcome {
@@ -45,31 +52,25 @@ pub async fn run(bench: &Bench) -> Result<Vec<Outcome>, ScenarioError> {
     ])
 }
 
-/// The server's memory when all have waited for a while.
-async fn memory_while_waiting(bench: &Bench, waiters: &mut [Waiter]) -> Option<u64> {
-    let polls = waiters.iter_mut().map(async |waiter| {
-        // A server may answer the first one at once, for something that is new to it alone.
-        loop {
-            let request = SyncRequest {
-                since: Some(&waiter.since),
-                timeout_ms: 60_000,
-                filter: None,
-            };
-            let Ok(body) = waiter.client.sync(request).await else {
-                return;
-            };
-            let Ok(synced) = Synced::read(&body) else { return };
-            waiter.since = synced.next_batch.into_owned();
-        }
-    });
-    let memory = async {
-        sleep(SETTLE).await;
-        bench.meter.server_memory()
-    };
-    tokio::select! {
-        // Polls that all failed leave nobody waiting, and no figure.
-        _ = join_all(polls) => None,
-        memory = memory => memory,
+async fn settled_memory(bench: &Bench) -> Option<u64> {
+    sleep(SETTLE).await;
+    bench.meter.server_memory()
+}
+
+/// Long-polls until the server fails.
+async fn poll(waiter: &mut Waiter) {
+    // A server may answer the first one at once, for something that is new to it alone.
+    loop {
+        let request = SyncRequest {
+            since: Some(&waiter.since),
+            timeout_ms: 60_000,
+            filter: None,
+        };
+        let Ok(body) = waiter.client.sync(request).await else {
+            return;
+        };
+        let Ok(synced) = Synced::read(&body) else { return };
+        waiter.since = synced.next_batch.into_owned();
     }
 }
 
