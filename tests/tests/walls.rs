@@ -10,8 +10,6 @@ use serde_json::Value;
 
 /// Who may import whom, directly. What an import brings along is then allowed by the one below.
 const MAP: &[(&str, &[&str])] = &[
-    // Knows servers from outside alone.
-    ("hearth-bench", &[]),
     ("hearth-storage", &[]),
     // Knows servers only from outside, and any of them.
     ("hearth-bench", &[]),
