@@ -147,10 +147,23 @@ impl Interner {
             return Ok(nids.first().copied());
         }
         let mut connection = self.db.acquire().await?;
-        let Some(type_nid) = interned::find_type(&mut connection, event_type).await? else {
+        self.find_key_on(&mut connection, event_type, state_key).await
+    }
+
+    /// [`Interner::find_key`], for who has a connection: waiting for another one as well could be in vain.
+    pub(crate) async fn find_key_on(
+        &self,
+        connection: &mut Connection,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<KeyNid>, StorageError> {
+        if let Some(nids) = self.cached_keys(&[(event_type, state_key)]) {
+            return Ok(nids.first().copied());
+        }
+        let Some(type_nid) = interned::find_type(connection, event_type).await? else {
             return Ok(None);
         };
-        let found = interned::find_keys(&mut connection, &[(type_nid, state_key)]).await?;
+        let found = interned::find_keys(connection, &[(type_nid, state_key)]).await?;
         let key_nid = found.into_iter().next().flatten();
         if let Some(key_nid) = key_nid {
             self.remember_key(key_nid, (Arc::from(event_type), Arc::from(state_key)));

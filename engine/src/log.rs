@@ -6,7 +6,7 @@ mod recent;
 use std::sync::Arc;
 
 use hearth_storage::{
-    Database, Position, StorageError,
+    Connection, Database, Position, StorageError,
     log::{self, Change, CommitError, Committer, CommitterStatus, LogTail, Outcome, Slot, TailReceiver},
 };
 use tokio::sync::watch;
@@ -129,12 +129,25 @@ pub(crate) async fn position_of(
     token: &SyncToken,
     head: LogHead,
 ) -> Result<(Position, bool), Error> {
-    let mut position = token.position;
     if token.generation < head.generation {
         let mut connection = engine.db.acquire().await?;
-        if let Some(parted_at) = log::parted_at(&mut connection, token.generation).await? {
-            position = position.min(parted_at);
-        }
+        return position_on(&mut connection, token, head).await;
+    }
+    let position = token.position.min(head.position);
+    Ok((position, position < token.position))
+}
+
+/// [`position_of`], for who has a connection.
+pub(crate) async fn position_on(
+    connection: &mut Connection,
+    token: &SyncToken,
+    head: LogHead,
+) -> Result<(Position, bool), Error> {
+    let mut position = token.position;
+    if token.generation < head.generation
+        && let Some(parted_at) = log::parted_at(connection, token.generation).await?
+    {
+        position = position.min(parted_at);
     }
     // Ahead of the log in its own generation: the end was lost where nobody noticed, or the token is made up.
     position = position.min(head.position);

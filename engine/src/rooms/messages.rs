@@ -115,7 +115,7 @@ pub async fn messages(
         Direction::Forward => Place::START,
     };
     let resolve = async |connection: &mut Connection, token: Option<&str>, default: Place| match token {
-        Some(token) => place_of(engine, connection, &room, token.parse()?, head).await,
+        Some(token) => place_of(connection, &room, token.parse()?, head).await,
         None => Ok(default),
     };
     let from = resolve(&mut transaction, request.from, edge).await?.min(end);

@@ -218,7 +218,7 @@ async fn state_at(
             until,
         ),
         HistoryToken::Sync(token) => {
-            let (position, _) = crate::log::position_of(engine, &token, head).await?;
+            let (position, _) = crate::log::position_on(&mut connection, &token, head).await?;
             (stored_events::Place::END, position.min(until))
         }
     };

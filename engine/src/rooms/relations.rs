@@ -91,8 +91,8 @@ pub async fn relations(
     } else {
         (request.from, request.to)
     };
-    let after = boundary(engine, &mut transaction, &room, oldest, Place::START, head).await?;
-    let before = boundary(engine, &mut transaction, &room, newest, Place::END, head).await?;
+    let after = boundary(&mut transaction, &room, oldest, Place::START, head).await?;
+    let before = boundary(&mut transaction, &room, newest, Place::END, head).await?;
     let mut page = RelationsPage {
         chunk: Vec::new(),
         next: None,
@@ -197,7 +197,7 @@ pub async fn threads(
         ignored: &ignored,
         sight: &ranges,
     };
-    let before = boundary(engine, &mut transaction, &room, request.from, Place::END, head).await?;
+    let before = boundary(&mut transaction, &room, request.from, Place::END, head).await?;
     let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
     let (before, participated) = (beyond(before), request.participated);
     let mut found = relations::threads(&mut transaction, room.nid, reader, before, participated, rows)
@@ -234,7 +234,6 @@ fn ranges_of(room: &Room, sight: &Sight, head: LogHead) -> Vec<(RoomNid, Positio
 }
 
 async fn boundary(
-    engine: &Engine,
     connection: &mut Connection,
     room: &Room,
     token: Option<&str>,
@@ -242,7 +241,7 @@ async fn boundary(
     head: LogHead,
 ) -> Result<Place, ReadError> {
     match token {
-        Some(token) => place_of(engine, connection, room, token.parse()?, head).await,
+        Some(token) => place_of(connection, room, token.parse()?, head).await,
         None => Ok(default),
     }
 }

@@ -132,7 +132,7 @@ fn at<T: Copy>(history: &[(Position, T)], position: Position) -> Option<T> {
     after.checked_sub(1).map(|index| history[index].1)
 }
 
-/// What `user_nid` may see of `rooms`, by the log up to `upto`, with two queries.
+/// What `user_nid` may see of `rooms`, by the log up to `upto`, with a fixed number of queries.
 pub(crate) async fn load(
     engine: &Engine,
     connection: &mut Connection,
@@ -140,21 +140,22 @@ pub(crate) async fn load(
     user_id: &ruma::UserId,
     upto: Position,
 ) -> Result<HashMap<RoomNid, Sight>, Error> {
-    let keys = engine
-        .interner
-        .keys(&[
-            ("m.room.history_visibility", ""),
-            ("m.room.member", user_id.as_str()),
-        ])
-        .await?;
-    let visibility_key: Option<KeyNid> = keys.first().copied();
+    // On the caller's connection, all of it: whoever waits for a second one while holding one may wait in vain.
+    let find = async |connection: &mut Connection, event_type: &str, state_key: &str| {
+        engine.interner.find_key_on(connection, event_type, state_key).await
+    };
+    let visibility_key = find(connection, "m.room.history_visibility", "").await?;
+    let member_key = find(connection, "m.room.member", user_id.as_str()).await?;
+    let keys: Vec<KeyNid> = visibility_key.into_iter().chain(member_key).collect();
     let room_nids: Vec<RoomNid> = rooms.iter().map(|room| room.nid).collect();
     let changes = state_changes::of_keys(connection, &room_nids, &keys, upto).await?;
+    let wanted = changes.iter().filter_map(|(_, _, change)| change.new);
+    let in_rooms: HashMap<RoomNid, &Room> = rooms.iter().map(|room| (room.nid, *room)).collect();
+    let room_of = |room_nid| Some(in_rooms.get(&room_nid)?.in_room());
+    let events = engine.events.load_of_rooms(connection, wanted, room_of).await?;
     let mut sights: HashMap<RoomNid, Sight> = HashMap::with_capacity(rooms.len());
     for room in rooms {
         let of_room = || changes.iter().filter(|(room_nid, ..)| *room_nid == room.nid);
-        let wanted = of_room().filter_map(|(_, _, change)| change.new);
-        let events = engine.events.load(connection, room.in_room(), wanted).await?;
         let sight = sights.entry(room.nid).or_default();
         for (_, position, change) in of_room() {
             let event = change.new.and_then(|event_nid| events.get(&event_nid));
@@ -201,11 +202,11 @@ pub(crate) async fn access(engine: &Engine, room: &Room, user_nid: UserNid) -> R
     if !matches!(left.membership, Membership::Leave | Membership::Ban) {
         return Ok(Access::None);
     }
-    let mut connection = engine.db.acquire().await?;
-    let key = engine.interner.user_ids(&[user_nid]).await?;
-    let Some(user_id) = key.get(&user_nid) else {
+    let user_ids = engine.interner.user_ids(&[user_nid]).await?;
+    let Some(user_id) = user_ids.get(&user_nid) else {
         return Ok(Access::None);
     };
+    let mut connection = engine.db.acquire().await?;
     let sight = load(engine, &mut connection, &[room], user_id, left.position)
         .await?
         .remove(&room.nid)

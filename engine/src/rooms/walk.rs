@@ -25,7 +25,6 @@ const CHUNK: usize = 100;
 
 /// The boundary in `room` that a token stands for.
 pub(super) async fn place_of(
-    engine: &Engine,
     connection: &mut Connection,
     room: &Room,
     token: HistoryToken,
@@ -34,7 +33,7 @@ pub(super) async fn place_of(
     match token {
         HistoryToken::Place(place) => Ok(place),
         HistoryToken::Sync(token) => {
-            let (position, _) = crate::log::position_of(engine, &token, head).await?;
+            let (position, _) = crate::log::position_on(connection, &token, head).await?;
             Ok(events::place_at(connection, room.nid, position)
                 .await
                 .map_err(Error::from)?)

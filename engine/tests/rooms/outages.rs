@@ -230,3 +230,54 @@ async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
     );
     server.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_come_to_a_server_that_knows_nothing_yet_do_not_wait_for_each_other() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let mut rooms = Vec::new();
+    for _ in 0..5 {
+        let room_id = server.room(&alice).await;
+        server.say(&alice, &room_id, "before bob").await;
+        server.join(&bob, &room_id).await;
+        rooms.push(room_id);
+    }
+    server.leave(&bob, &rooms[0]).await;
+    // Fewer connections than there are requests: if one took two of them, all would wait for those of others.
+    let options = DatabaseOptions {
+        url: server.database.url.clone(),
+        max_connections: 2,
+    };
+    let narrow = Database::connect(&options).await.unwrap();
+    let engine = engine_on(&narrow, 256 << 20, Outside::default()).await;
+    let (engine, bob, rooms) = (&engine, &bob, &rooms);
+    let syncs = (0..12).map(|_| async move {
+        let synced = sync_json(
+            engine,
+            bob,
+            None,
+            json!({ "room": { "include_leave": true } }),
+            |_| (),
+        )
+        .await;
+        synced.map(drop)
+    });
+    let reads = (0..12).map(|number| async move {
+        let room_id = &rooms[number % rooms.len()];
+        history(engine, bob, room_id, 3).await?;
+        state_ids(engine, bob, room_id).await.map(drop)
+    });
+    let all = futures_util::future::join(
+        futures_util::future::join_all(syncs),
+        futures_util::future::join_all(reads),
+    );
+    // Well below the time after which a connection is no longer waited for.
+    let (synced, read) = within(Duration::from_secs(4), all).await;
+    assert!(
+        synced.iter().chain(&read).all(Result::is_ok),
+        "{synced:?} {read:?}"
+    );
+    engine.shutdown.cancel();
+    narrow.close().await;
+    server.end().await;
+}
