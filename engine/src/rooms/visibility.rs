@@ -142,7 +142,10 @@ pub(crate) async fn load(
 ) -> Result<HashMap<RoomNid, Sight>, Error> {
     // On the caller's connection, all of it: whoever waits for a second one while holding one may wait in vain.
     let find = async |connection: &mut Connection, event_type: &str, state_key: &str| {
-        engine.interner.find_key_on(connection, event_type, state_key).await
+        engine
+            .interner
+            .find_key_on(connection, event_type, state_key)
+            .await
     };
     let visibility_key = find(connection, "m.room.history_visibility", "").await?;
     let member_key = find(connection, "m.room.member", user_id.as_str()).await?;

@@ -141,7 +141,7 @@ async fn whatever_the_tail_does_memory_ends_as_the_tables_are() {
             world.create(&server.engine, &cast, &mut dice).await;
         }
         let mut tokens = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..3 {
             // Those who work side by side seldom have to wait until a lost message is missed.
             let plans: Vec<Vec<_>> = (0..8)
                 .map(|_| (0..8).map(|_| world.plan(&mut dice)).collect())

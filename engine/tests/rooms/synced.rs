@@ -226,20 +226,20 @@ impl Drop for SeedNote {
 
 #[tokio::test]
 async fn clients_know_all_there_is_of_rooms_in_memory() {
-    runs(100..106, Trouble::None).await;
+    runs(100..105, Trouble::None).await;
 }
 
 #[tokio::test]
 async fn clients_know_all_there_is_across_restarts() {
-    runs(200..205, Trouble::Restarts).await;
+    runs(200..204, Trouble::Restarts).await;
 }
 
 #[tokio::test]
 async fn clients_know_all_there_is_of_a_server_that_keeps_forgetting() {
-    runs(300..306, Trouble::Forgetful).await;
+    runs(300..305, Trouble::Forgetful).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_know_all_there_is_of_what_happened_at_once() {
-    runs(400..405, Trouble::Concurrency).await;
+    runs(400..404, Trouble::Concurrency).await;
 }
