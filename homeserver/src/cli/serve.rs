@@ -111,8 +111,11 @@ fn print_welcome(settings: &Settings, addresses: &[SocketAddr]) {
     println!("Hearth is up. It listens on {protocol}://{address}; its users are called @someone:{name}.");
     println!();
     println!("Make a first user, in another terminal:");
+    // Where the data is was said by the environment: the command has to hear it too.
+    let data_dir = std::env::var("HEARTH_DATA_DIR")
+        .map_or_else(|_| String::new(), |dir| format!("HEARTH_DATA_DIR={dir} "));
     println!(
-        "    cd {} && {} user add alice",
+        "    cd {} && {data_dir}{} user add alice",
         directory.display(),
         program.display()
     );
