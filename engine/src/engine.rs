@@ -18,6 +18,7 @@ use crate::{
     notices,
     profiles::propagate::{self, Propagations},
     receipts::Turns,
+    remote::{NoRemoteServers, RemoteServers},
     rooms::Rooms,
     sync::ToldMembers,
     transactions::Transactions,
@@ -45,6 +46,8 @@ pub struct Engine {
     pub accounts: Arc<Accounts>,
     /// The log.
     pub log: Log,
+    /// The other servers.
+    pub remote: Arc<dyn RemoteServers>,
     /// Who is typing where.
     pub typing: Typing,
     /// Cancelled when the server shuts down: whoever waits returns with what there is.
@@ -73,15 +76,18 @@ pub struct Outside {
     pub entropy: Arc<dyn Entropy>,
     /// Carries the end of the log.
     pub tail: Arc<dyn LogTail>,
+    /// The other servers.
+    pub remote: Arc<dyn RemoteServers>,
 }
 
 impl Default for Outside {
-    /// The machine's clock and randomness, and a tail within this process.
+    /// The machine's clock and randomness, a tail within this process, and no other servers.
     fn default() -> Self {
         Self {
             clock: Arc::new(crate::SystemClock),
             entropy: Arc::new(crate::OsEntropy),
             tail: Arc::new(InProcessTail::default()),
+            remote: Arc::new(NoRemoteServers),
         }
     }
 }
@@ -119,7 +125,7 @@ impl Engine {
     }
 
     fn new(config: Config, db: Database, signing_key: SigningKey, outside: Outside, log: Log) -> Self {
-        let Outside { clock, entropy, .. } = outside;
+        let Outside { clock, entropy, remote, .. } = outside;
         Self {
             accounts: Arc::new(Accounts::new(&*entropy)),
             events: EventStore::new(config.room_memory_bytes / 2),
@@ -141,6 +147,7 @@ impl Engine {
             clock,
             entropy,
             log,
+            remote,
             signing_key,
         }
     }

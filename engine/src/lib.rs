@@ -21,6 +21,7 @@ mod outside;
 pub mod profiles;
 pub mod push_rules;
 pub mod receipts;
+pub mod remote;
 pub mod reports;
 pub mod rooms;
 mod signing;

@@ -1,0 +1,146 @@
+//! The other servers, as the engine sees them: who can be asked for what. How they are reached is not known here.
+//!
+//! Requests and responses are ruma's. What this server answers to the same requests is in `engine/src/federation/`,
+//! so that a test can put two engines back to back.
+
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+
+use futures_util::future::{BoxFuture, FutureExt as _, ready};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedServerSigningKeyId, ServerName,
+    api::federation::{
+        authorization::get_event_authorization,
+        backfill::get_backfill,
+        directory::get_public_rooms_filtered,
+        event::{get_event, get_event_by_timestamp, get_missing_events, get_room_state, get_room_state_ids},
+        membership::{
+            create_invite, create_join_event, create_knock_event, create_leave_event, prepare_join_event,
+            prepare_knock_event, prepare_leave_event,
+        },
+        query::{get_profile_information, get_room_information},
+        space::get_hierarchy,
+        thirdparty::exchange_invite,
+    },
+    signatures::PublicKeyMap,
+};
+
+/// What another server answers, some day.
+pub type Asked<'a, T> = BoxFuture<'a, Result<T, RemoteError>>;
+
+/// Why another server gave no answer that can be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RemoteError {
+    /// It was not asked, and won't be: this server does not federate, or not with it.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// It can't be reached, or did not answer in time. `retry_after` says how long it is left alone.
+    #[error("{reason}")]
+    Unreachable {
+        /// For the log.
+        reason: String,
+        /// Until when it is not asked again, as far as that is known.
+        retry_after: Option<Duration>,
+    },
+    /// It refused, with the error code and words of its own.
+    #[error("it answered {status}: {errcode} {error}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// `errcode`, empty if it gave none.
+        errcode: String,
+        /// `error`, for people, at most some hundred characters.
+        error: String,
+        /// The whole body, as far as it is JSON: some errors say more (`M_INCOMPATIBLE_ROOM_VERSION`).
+        body: Option<serde_json::Value>,
+    },
+    /// It answered what can't be understood, or more than is accepted.
+    #[error("its answer can't be used: {0}")]
+    Malformed(String),
+}
+
+impl RemoteError {
+    fn unreachable_here() -> Self {
+        Self::NotAllowed("this server does not federate".to_owned())
+    }
+}
+
+/// Keys that signatures name, and how long they must have been valid.
+///
+/// A key whose `valid_until_ts` is before the time asked for is no key for it, from room version 5 on (server-server
+/// API, "Retrieving server keys"); a time of 0 asks for any, as older versions do.
+pub type KeysWanted = BTreeMap<OwnedServerName, BTreeMap<OwnedServerSigningKeyId, MilliSecondsSinceUnixEpoch>>;
+
+macro_rules! questions {
+    ($( $(#[$doc:meta])* $name:ident: $module:path as $alias:ident; )*) => {
+        $( use $module as $alias; )*
+
+        /// The other servers. Each question names the server to be asked; answers are bounded in size and depth and
+        /// time, and otherwise as hostile as their sender.
+        pub trait RemoteServers: Debug + Send + Sync + 'static {
+            /// Keys of servers, their own or as a notary knows them. Never fails: what could not be had is absent.
+            fn public_keys<'a>(&'a self, _wanted: &'a KeysWanted) -> BoxFuture<'a, PublicKeyMap> {
+                ready(PublicKeyMap::new()).boxed()
+            }
+
+            /// Whether requests to this server are allowed, and how it did lately: false while it is left alone
+            /// after failures. A hint on whom to ask first.
+            fn is_reachable(&self, _server: &ServerName) -> bool {
+                false
+            }
+
+            $(
+                $(#[$doc])*
+                fn $name<'a>(&'a self, _server: &'a ServerName, _request: $alias::Request) -> Asked<'a, $alias::Response> {
+                    ready(Err(RemoteError::unreachable_here())).boxed()
+                }
+            )*
+        }
+    };
+}
+
+questions! {
+    /// The events that authorise one.
+    event_auth: get_event_authorization::v1 as event_auth_v1;
+    /// Events before some.
+    backfill: get_backfill::v1 as backfill_v1;
+    /// An event.
+    event: get_event::v1 as event_v1;
+    /// Events between what we have and what we were sent.
+    missing_events: get_missing_events::v1 as missing_events_v1;
+    /// The state before an event, whole.
+    state: get_room_state::v1 as state_v1;
+    /// The state before an event, by IDs.
+    state_ids: get_room_state_ids::v1 as state_ids_v1;
+    /// The event nearest to a time.
+    event_by_timestamp: get_event_by_timestamp::v1 as event_by_timestamp_v1;
+    /// Begins a join.
+    make_join: prepare_join_event::v1 as make_join_v1;
+    /// Completes a join.
+    send_join: create_join_event::v2 as send_join_v2;
+    /// Begins the leaving of a room, or the refusal of an invite.
+    make_leave: prepare_leave_event::v1 as make_leave_v1;
+    /// Completes it.
+    send_leave: create_leave_event::v2 as send_leave_v2;
+    /// Begins a knock.
+    make_knock: prepare_knock_event::v1 as make_knock_v1;
+    /// Completes a knock.
+    send_knock: create_knock_event::v1 as send_knock_v1;
+    /// Invites a user of that server. It answers with its signature.
+    invite: create_invite::v2 as invite_v2;
+    /// Makes an invite by e-mail or telephone number one of a user.
+    exchange_invite: exchange_invite::v1 as exchange_invite_v1;
+    /// The published rooms.
+    public_rooms: get_public_rooms_filtered::v1 as public_rooms_v1;
+    /// The rooms of a space.
+    hierarchy: get_hierarchy::v1 as hierarchy_v1;
+    /// A profile of a user of that server.
+    profile: get_profile_information::v1 as profile_v1;
+    /// The room of an alias of that server.
+    directory: get_room_information::v1 as directory_v1;
+}
+
+/// No other servers: for a server that does not federate.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoRemoteServers;
+
+impl RemoteServers for NoRemoteServers {}
