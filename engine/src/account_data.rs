@@ -22,6 +22,10 @@ const SERVER_MANAGED: [&str; 2] = [FULLY_READ, PUSH_RULES];
 
 /// A content is at most this long, in bytes of JSON: `m.direct` of an account with thousands of direct chats fits.
 const MAX_CONTENT_BYTES: usize = 1 << 20;
+/// Account data of one user, of all rooms together, without what the server manages: three types in each of 6,000 rooms fit.
+const MAX_DATA: i64 = 20_000;
+/// The length of all of these together, in bytes. A first sync carries them all.
+const MAX_DATA_BYTES: i64 = 32 << 20;
 /// A type is at most this long, in bytes, as those of events.
 const MAX_TYPE_BYTES: usize = 255;
 
@@ -43,6 +47,9 @@ pub enum AccountDataError {
     /// The content is too long.
     #[error("account data is at most {MAX_CONTENT_BYTES} bytes long")]
     TooLarge,
+    /// The user has too much of it.
+    #[error("one user keeps at most {MAX_DATA} account data of {MAX_DATA_BYTES} bytes together")]
+    TooMuch,
     /// The user has nothing to do with the room, which may not exist.
     #[error("you have never been in this room")]
     UnknownRoom,
@@ -104,6 +111,7 @@ pub async fn set_global(
 ) -> Result<(), AccountDataError> {
     check_owner(requester, user_id)?;
     check(data_type, content)?;
+    check_usage(engine, requester, None, data_type, content).await?;
     commit(engine, requester, None, data_type, content).await
 }
 
@@ -121,6 +129,7 @@ pub async fn set_room(
     let room_nid = own_room(engine, requester, room_id)
         .await?
         .ok_or(AccountDataError::UnknownRoom)?;
+    check_usage(engine, requester, Some(room_nid), data_type, content).await?;
     commit(engine, requester, Some(room_nid), data_type, content).await
 }
 
@@ -165,6 +174,25 @@ pub(crate) fn check_owner(requester: &Requester, user_id: &UserId) -> Result<(),
     } else {
         Err(AccountDataError::NotYours)
     }
+}
+
+/// Whether a user may keep a content beside what they keep already. Contents set at once may go a little beyond.
+pub(crate) async fn check_usage(
+    engine: &Engine,
+    requester: &Requester,
+    room_nid: Option<RoomNid>,
+    data_type: &str,
+    content: &str,
+) -> Result<(), AccountDataError> {
+    let mut connection = engine.db.acquire().await?;
+    let replaced = (room_nid, data_type);
+    let (count, bytes) =
+        account_data::usage_beside(&mut connection, requester.user_nid, replaced, &SERVER_MANAGED).await?;
+    let added = i64::try_from(data_type.len() + content.len()).unwrap_or(i64::MAX);
+    if count >= MAX_DATA || bytes.saturating_add(added) > MAX_DATA_BYTES {
+        return Err(AccountDataError::TooMuch);
+    }
+    Ok(())
 }
 
 /// Whether a content may be stored under a type.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Clock, Config, Entropy, Error, SigningKey,
-    accounts::Accounts,
+    accounts::{Accounts, last_seen},
     events::EventStore,
     filters::Filters,
     interner::Interner,
@@ -28,6 +28,8 @@ use crate::{
     waiting::Waiting,
 };
 
+/// How long what is under way may take to end when the engine is stopped.
+const STOPPING: Duration = Duration::from_secs(10);
 /// How often memory is kept within its budget.
 const SHRINK_EVERY: Duration = Duration::from_secs(5);
 
@@ -113,6 +115,21 @@ impl Engine {
     /// nothing to the log. A server that runs on the same database hears of the changes.
     pub fn beside(config: Config, db: Database, signing_key: SigningKey, outside: Outside) -> Arc<Self> {
         Arc::new(Self::new(config, db, signing_key, outside, Log::beside()))
+    }
+
+    /// Ends an engine that nobody else uses any more: what was queued is committed, and what goes on by itself has come
+    /// to its end, when this returns; or it has had ten seconds.
+    pub async fn stop(self: Arc<Self>) {
+        self.shutdown.cancel();
+        last_seen::settle(&self).await;
+        let committer = self.log.committer();
+        drop(self);
+        // Changes whose callers are gone are on tasks that hold the engine, and its committer with it.
+        if let Some(committer) = committer
+            && tokio::time::timeout(STOPPING, committer.finished()).await.is_err()
+        {
+            tracing::warn!("some work did not come to its end before the server stopped");
+        }
     }
 
     /// Drops from memory all rooms, users and events that are not in use. What is asked for next is read from the

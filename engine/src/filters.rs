@@ -10,7 +10,10 @@ use hearth_storage::{
 use quick_cache::{Weighter, sync::Cache};
 use ruma::{
     CanonicalJsonObject, UserId,
-    api::client::{filter::FilterDefinition, sync::sync_events::v3::Filter},
+    api::client::{
+        filter::{EventFormat, FilterDefinition},
+        sync::sync_events::v3::Filter,
+    },
 };
 use sha2::{Digest as _, Sha256};
 
@@ -166,7 +169,7 @@ pub async fn resolve(
 ) -> Result<Arc<FilterDefinition>, FilterError> {
     match filter {
         None => Ok(Arc::clone(&engine.filters.empty)),
-        Some(Filter::FilterDefinition(definition)) => Ok(Arc::new(definition.clone())),
+        Some(Filter::FilterDefinition(definition)) => Ok(Arc::new(checked(definition.clone())?)),
         // No ID begins so. ruma takes a filter that it can't read for an ID; what is wrong with it comes out here.
         Some(Filter::FilterId(json)) if json.starts_with('{') => Ok(Arc::new(parse(json)?)),
         Some(Filter::FilterId(filter_id)) => load(engine, requester.user_nid, filter_id)
@@ -185,7 +188,17 @@ fn check_owner(requester: &Requester, user_id: &UserId) -> Result<(), FilterErro
 }
 
 fn parse(json: &str) -> Result<FilterDefinition, FilterError> {
-    serde_json::from_str(json).map_err(bad)
+    checked(serde_json::from_str(json).map_err(bad)?)
+}
+
+/// What the types alone don't say.
+fn checked(filter: FilterDefinition) -> Result<FilterDefinition, FilterError> {
+    match filter.event_format {
+        EventFormat::Client | EventFormat::Federation => Ok(filter),
+        other => Err(FilterError::BadFilter(format!(
+            "`event_format` is `client` or `federation`, not `{other}`"
+        ))),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "map_err gives the error away")]

@@ -72,6 +72,11 @@ impl Log {
         self.committer.is_some()
     }
 
+    /// A handle by which to hear that everything queued is done, once the engine is gone.
+    pub(crate) fn committer(&self) -> Option<Committer> {
+        self.committer.clone()
+    }
+
     /// How far the log has come.
     pub fn head(&self) -> LogHead {
         *self.applied.borrow()

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     Engine,
-    account_data::{AccountDataError, check, check_owner, commit, own_room},
+    account_data::{AccountDataError, check, check_owner, check_usage, commit, own_room},
     accounts::Requester,
 };
 
@@ -97,6 +97,7 @@ async fn change(
         }
         let content = serde_json::json!({ "tags": tags }).to_string();
         check(TAG, &content)?;
+        check_usage(&engine, &requester, Some(room_nid), TAG, &content).await?;
         commit(&engine, &requester, Some(room_nid), TAG, &content).await
     });
     task.await

@@ -4,7 +4,7 @@
 //! together with [`Typing::run`].
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -22,6 +22,8 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
 /// Rooms that fell quiet are remembered, up to this number, so that a sync can say so. Some 100 bytes each.
 const QUIET_ROOMS: usize = 10_000;
+/// Changes of one room of which it is remembered whose they were.
+const LAST_CHANGES: usize = 16;
 
 /// Why it was not noted that someone is typing.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,21 @@ struct TypingRoom {
     changed: u64,
     /// In the order in which they began.
     typists: Vec<Typist>,
+    /// Who began or stopped last, and at which version, up to [`LAST_CHANGES`] of them.
+    last: VecDeque<(u64, UserNid)>,
+    /// Changes up to this version are no longer among the last.
+    last_since: u64,
+}
+
+/// What changed in a room about who is typing.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The room.
+    pub room_nid: RoomNid,
+    /// Who is typing in it; nobody in one that fell quiet.
+    pub typists: Vec<UserNid>,
+    /// Who began or stopped, if it is known.
+    pub by: Option<Vec<UserNid>>,
 }
 
 #[derive(Debug)]
@@ -108,19 +125,14 @@ impl Typing {
         self.version.subscribe()
     }
 
-    /// The rooms whose typing changed after `counter`, a version of this run, and who types in each: nobody in one that
-    /// fell quiet. A counter older than what is remembered gets what [`Typing::present`] gives. Rooms that `is_wanted`
-    /// doesn't want are passed over.
-    pub fn changed_since(
-        &self,
-        counter: u64,
-        is_wanted: impl Fn(RoomNid) -> bool,
-    ) -> Vec<(RoomNid, Vec<UserNid>)> {
+    /// The rooms whose typing changed after `counter`, a version of this run. A counter older than what is remembered
+    /// gets what [`Typing::present`] gives. Rooms that `is_wanted` doesn't want are passed over.
+    pub fn changed_since(&self, counter: u64, is_wanted: impl Fn(RoomNid) -> bool) -> Vec<Changed> {
         self.state.lock().changed_since(counter, is_wanted)
     }
 
-    /// The rooms in which someone types, and who.
-    pub fn present(&self, is_wanted: impl Fn(RoomNid) -> bool) -> Vec<(RoomNid, Vec<UserNid>)> {
+    /// The rooms in which someone types; by those who do.
+    pub fn present(&self, is_wanted: impl Fn(RoomNid) -> bool) -> Vec<Changed> {
         self.state.lock().present(is_wanted)
     }
 
@@ -176,7 +188,7 @@ impl State {
             self.quiet -= 1;
         }
         room.typists.push(typist);
-        self.note_change(room_nid);
+        self.note_change(room_nid, user_nid);
         true
     }
 
@@ -195,17 +207,18 @@ impl State {
         if room.typists.is_empty() {
             self.quiet += 1;
         }
-        self.note_change(room_nid);
+        self.note_change(room_nid, user_nid);
         self.forget();
         true
     }
 
-    fn note_change(&mut self, room_nid: RoomNid) {
+    fn note_change(&mut self, room_nid: RoomNid, user_nid: UserNid) {
         self.version += 1;
         if let Some(room) = self.rooms.get_mut(&room_nid) {
             self.changes
                 .remove(&std::mem::replace(&mut room.changed, self.version));
             self.changes.insert(self.version, room_nid);
+            room.note(self.version, user_nid);
         }
     }
 
@@ -237,38 +250,55 @@ impl State {
             .is_none_or(|room| room.typists.is_empty())
     }
 
-    fn changed_since(
-        &self,
-        counter: u64,
-        is_wanted: impl Fn(RoomNid) -> bool,
-    ) -> Vec<(RoomNid, Vec<UserNid>)> {
+    fn changed_since(&self, counter: u64, is_wanted: impl Fn(RoomNid) -> bool) -> Vec<Changed> {
         if counter < self.forgotten {
             return self.present(is_wanted);
         }
-        let changed = self
-            .changes
-            .range(counter.saturating_add(1)..)
-            .map(|(_, room_nid)| *room_nid);
+        let changed = self.changes.range(counter.saturating_add(1)..);
         changed
-            .filter(|room_nid| is_wanted(*room_nid))
-            .map(|room_nid| (room_nid, self.typists(room_nid)))
+            .filter_map(|(_, room_nid)| Some((*room_nid, self.rooms.get(room_nid)?)))
+            .filter(|(room_nid, _)| is_wanted(*room_nid))
+            .map(|(room_nid, room)| Changed {
+                room_nid,
+                typists: room.who(),
+                by: room.changed_by(counter),
+            })
             .collect()
     }
 
-    fn present(&self, is_wanted: impl Fn(RoomNid) -> bool) -> Vec<(RoomNid, Vec<UserNid>)> {
+    fn present(&self, is_wanted: impl Fn(RoomNid) -> bool) -> Vec<Changed> {
         let typing = self
             .rooms
             .iter()
             .filter(|(room_nid, room)| !room.typists.is_empty() && is_wanted(**room_nid));
         typing
-            .map(|(room_nid, _)| (*room_nid, self.typists(*room_nid)))
+            .map(|(room_nid, room)| Changed {
+                room_nid: *room_nid,
+                typists: room.who(),
+                by: Some(room.who()),
+            })
             .collect()
     }
+}
 
-    fn typists(&self, room_nid: RoomNid) -> Vec<UserNid> {
-        let room = self.rooms.get(&room_nid);
-        room.map(|room| room.typists.iter().map(|typist| typist.user_nid).collect())
-            .unwrap_or_default()
+impl TypingRoom {
+    fn who(&self) -> Vec<UserNid> {
+        self.typists.iter().map(|typist| typist.user_nid).collect()
+    }
+
+    fn note(&mut self, version: u64, user_nid: UserNid) {
+        self.last.push_back((version, user_nid));
+        if self.last.len() > LAST_CHANGES
+            && let Some((version, _)) = self.last.pop_front()
+        {
+            self.last_since = version;
+        }
+    }
+
+    /// Who began or stopped after a version, if that isn't too long ago.
+    fn changed_by(&self, since: u64) -> Option<Vec<UserNid>> {
+        let last = self.last.iter().filter(|(version, _)| *version > since);
+        (self.last_since <= since).then(|| last.map(|(_, user_nid)| *user_nid).collect())
     }
 }
 
@@ -325,10 +355,17 @@ pub(crate) fn stop(engine: &Engine, room_nid: RoomNid, user_nid: UserNid) {
 mod tests {
     use hearth_storage::{RoomNid, UserNid};
 
-    use super::State;
+    use super::{Changed, LAST_CHANGES, State};
 
     const fn any(_: RoomNid) -> bool {
         true
+    }
+
+    type Typing = Vec<(RoomNid, Vec<UserNid>)>;
+
+    /// Who types, without who changed it.
+    fn who(changed: Vec<Changed>) -> Typing {
+        changed.into_iter().map(|room| (room.room_nid, room.typists)).collect()
     }
 
     fn room(number: i64) -> RoomNid {
@@ -346,15 +383,35 @@ mod tests {
         assert!(state.start(room(1), user(1), |_| None));
         assert!(state.start(room(1), user(2), |_| None));
         assert_eq!(
-            state.changed_since(before, any),
+            who(state.changed_since(before, any)),
             [(room(1), vec![user(1), user(2)])]
         );
         let seen = state.version;
-        assert_eq!(state.changed_since(seen, any), []);
+        assert_eq!(who(state.changed_since(seen, any)), []);
         assert!(state.stop(room(1), user(1), None));
         assert!(state.stop(room(1), user(2), None));
-        assert_eq!(state.changed_since(seen, any), [(room(1), vec![])]);
+        assert_eq!(who(state.changed_since(seen, any)), [(room(1), vec![])]);
         assert!(!state.stop(room(1), user(2), None));
+    }
+
+    #[test]
+    fn it_is_known_who_changed_it_unless_that_is_too_much() {
+        let mut state = State::new(10);
+        let by = |state: &State, since| state.changed_since(since, any).pop().unwrap().by;
+        let before = state.version;
+        state.start(room(1), user(1), |_| None);
+        let between = state.version;
+        state.start(room(1), user(2), |_| None);
+        state.stop(room(1), user(1), None);
+        assert_eq!(by(&state, before), Some(vec![user(1), user(2), user(1)]));
+        assert_eq!(by(&state, between), Some(vec![user(2), user(1)]));
+        for _ in 0..LAST_CHANGES / 2 {
+            state.start(room(1), user(3), |_| None);
+            state.stop(room(1), user(3), None);
+        }
+        assert_eq!(by(&state, between), None, "the last changes are all of user 3");
+        assert_eq!(by(&state, state.version - 1), Some(vec![user(3)]));
+        assert_eq!(state.present(any)[0].by, Some(vec![user(2)]));
     }
 
     #[test]
@@ -368,8 +425,8 @@ mod tests {
         let seen = state.version;
         assert!(!state.start(room(1), user(1), |_| None));
         assert!(!state.stop(room(1), user(1), Some(first)));
-        assert_eq!(state.changed_since(seen, any), []);
-        assert_eq!(state.present(any), [(room(1), vec![user(1)])]);
+        assert_eq!(who(state.changed_since(seen, any)), []);
+        assert_eq!(who(state.present(any)), [(room(1), vec![user(1)])]);
     }
 
     #[test]
@@ -379,8 +436,8 @@ mod tests {
         state.start(room(1), user(1), |_| None);
         state.start(room(2), user(1), |_| None);
         let wanted = |room_nid| room_nid == room(2);
-        assert_eq!(state.changed_since(before, wanted), [(room(2), vec![user(1)])]);
-        assert_eq!(state.present(wanted), [(room(2), vec![user(1)])]);
+        assert_eq!(who(state.changed_since(before, wanted)), [(room(2), vec![user(1)])]);
+        assert_eq!(who(state.present(wanted)), [(room(2), vec![user(1)])]);
     }
 
     #[test]
@@ -389,7 +446,7 @@ mod tests {
         state.start(room(1), user(1), |_| None);
         state.start(room(2), user(1), |_| None);
         state.stop(room(1), user(1), None);
-        assert_eq!(state.changed_since(0, any), [(room(2), vec![user(1)])]);
+        assert_eq!(who(state.changed_since(0, any)), [(room(2), vec![user(1)])]);
     }
 
     #[test]
@@ -402,9 +459,9 @@ mod tests {
             state.stop(room(number), user(1), None);
         }
         assert_eq!((state.quiet, state.rooms.len(), state.changes.len()), (2, 3, 3));
-        assert_eq!(state.changed_since(before, any), [(room(100), vec![user(1)])]);
+        assert_eq!(who(state.changed_since(before, any)), [(room(100), vec![user(1)])]);
         assert_eq!(
-            state.changed_since(state.forgotten, any),
+            who(state.changed_since(state.forgotten, any)),
             [(room(4), vec![]), (room(5), vec![])]
         );
         // A forgotten room begins anew.

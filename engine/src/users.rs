@@ -3,7 +3,7 @@
 
 mod preferences;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use hearth_storage::{
     EventNid, Position, RoomNid, UserNid, account_data,
@@ -11,7 +11,10 @@ use hearth_storage::{
     memberships,
 };
 use parking_lot::Mutex;
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{
+    Weighter,
+    sync::{Cache, EntryAction},
+};
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde::Deserialize;
 
@@ -56,8 +59,18 @@ pub struct User {
 #[derive(Debug, Clone)]
 struct Holder {
     state: Arc<Mutex<State>>,
-    /// As of when it was put in the cache, which must not see it change.
+    /// As the cache knows it: see [`Users::weigh`].
     weight: u64,
+}
+
+impl Holder {
+    /// One to load a user into.
+    fn new() -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State::Loading(Vec::new(), Vec::new()))),
+            weight: EMPTY_WEIGHT,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -91,6 +104,20 @@ impl Users {
 
     pub(crate) fn clear(&self) {
         self.cache.clear();
+    }
+
+    /// Says what a holder weighs by now, if it is still the one that entries of the log reach. In place and in one step:
+    /// put there anew, it could take the place of one that came after it, and never hear of what only that one heard.
+    fn weigh(&self, user_nid: UserNid, holder: &Holder, weight: u64) {
+        // Nobody holds a place in this cache for a user to come; if they did, there would be no holder to weigh.
+        let _ = self
+            .cache
+            .entry(&user_nid, Some(Duration::ZERO), |_, cached: &mut Holder| {
+                if Arc::ptr_eq(&cached.state, &holder.state) {
+                    cached.weight = weight;
+                }
+                EntryAction::Retain(())
+            });
     }
 
     /// Brings a user up to a change of membership.
@@ -143,14 +170,10 @@ fn set(user: &mut User, position: Position, change: &MembershipChange) {
 /// What the log says of a user, at least up to now.
 pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error> {
     // In the cache before the snapshot is taken: an entry that is not in the one reaches the other.
-    let fresh = || Holder {
-        state: Arc::new(Mutex::new(State::Loading(Vec::new(), Vec::new()))),
-        weight: EMPTY_WEIGHT,
-    };
     let holder = match engine.users.cache.get(&user_nid) {
         Some(holder) => holder,
         None => {
-            let holder = fresh();
+            let holder = Holder::new();
             engine.users.cache.insert(user_nid, holder.clone());
             holder
         }
@@ -191,15 +214,9 @@ pub async fn load(engine: &Engine, user_nid: UserNid) -> Result<Arc<User>, Error
     let user = Arc::clone(user);
     drop(state);
     // It weighs more now than when it was put there.
-    if engine
+    engine
         .users
-        .cache
-        .get(&user_nid)
-        .is_some_and(|cached| Arc::ptr_eq(&cached.state, &holder.state))
-    {
-        let weight = EMPTY_WEIGHT + user.rooms.len() as u64;
-        engine.users.cache.insert(user_nid, Holder { weight, ..holder });
-    }
+        .weigh(user_nid, &holder, EMPTY_WEIGHT + user.rooms.len() as u64);
     Ok(user)
 }
 
@@ -244,4 +261,33 @@ pub async fn joined_rooms(engine: &Engine, user_nid: UserNid) -> Result<Vec<Owne
     let user = load(engine, user_nid).await?;
     let joined: Vec<RoomNid> = user.rooms_with(Membership::Join).collect();
     Ok(crate::rooms::ids(engine, &joined).await?.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hearth_storage::UserNid;
+
+    use super::{EMPTY_WEIGHT, Holder, Users};
+
+    #[test]
+    fn a_holder_is_weighed_where_it_is_and_takes_nobodys_place() {
+        let (users, user_nid) = (Users::new(), UserNid::from(1));
+        let (older, newer) = (Holder::new(), Holder::new());
+        users.cache.insert(user_nid, older.clone());
+        users.weigh(user_nid, &older, 100);
+        assert_eq!(users.cache.weight(), 100);
+
+        // Evicted, and loaded by somebody else meanwhile.
+        users.cache.insert(user_nid, newer.clone());
+        users.weigh(user_nid, &older, 1000);
+        let cached = users.cache.get(&user_nid).unwrap();
+        assert!(Arc::ptr_eq(&cached.state, &newer.state), "the newer one stays");
+        assert_eq!(users.cache.weight(), EMPTY_WEIGHT);
+
+        users.clear();
+        users.weigh(user_nid, &older, 1000);
+        assert!(users.cache.get(&user_nid).is_none(), "nor does it come back");
+    }
 }

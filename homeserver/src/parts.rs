@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hearth_engine::{Engine, OsEntropy, Outside, accounts::last_seen};
+use hearth_engine::{Engine, OsEntropy, Outside};
 
 use crate::{
     config::Settings,
@@ -77,9 +77,7 @@ impl Parts {
     /// Ends the engine, then the database.
     pub async fn stop(self) {
         let Self { engine, database } = self;
-        engine.shutdown.cancel();
-        last_seen::settle(&engine).await;
-        drop(engine);
+        engine.stop().await;
         database.close().await;
     }
 }

@@ -91,3 +91,37 @@ pub async fn newest(connection: &mut Connection, user_nid: UserNid) -> Result<Po
     .await?;
     Ok(Position(newest.unwrap_or(0)))
 }
+
+/// How many account data a user has, global and of rooms, and how long they are together, in bytes; without one that is to be
+/// replaced, and without those of the types that are named.
+pub async fn usage_beside(
+    connection: &mut Connection,
+    user_nid: UserNid,
+    (room_nid, data_type): (Option<RoomNid>, &str),
+    uncounted: &[&str],
+) -> Result<(i64, i64)> {
+    let uncounted: Vec<Vec<u8>> = uncounted
+        .iter()
+        .map(|data_type| data_type.as_bytes().to_vec())
+        .collect();
+    let row = sqlx::query!(
+        r#"SELECT count(*) AS "count!", coalesce(sum(octet_length(content) + octet_length(data_type)), 0) AS "bytes!"
+           FROM account_data
+           WHERE user_nid = $1 AND NOT (room_nid = $2 AND data_type = $3) AND data_type <> ALL($4)"#,
+        user_nid.0,
+        room_nid.map_or(0, |nid| nid.0),
+        data_type.as_bytes(),
+        &uncounted
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok((row.count, row.bytes))
+}
+
+/// Deletes all account data of a user, who will never sync again.
+pub async fn delete_all(connection: &mut Connection, user_nid: UserNid) -> Result<()> {
+    sqlx::query!("DELETE FROM account_data WHERE user_nid = $1", user_nid.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

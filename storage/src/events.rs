@@ -299,10 +299,16 @@ pub async fn prune(connection: &mut Connection, event_nid: EventNid, redacted: &
     Ok(())
 }
 
-/// Redacted events whose stored form is still whole, up to `limit`.
-pub async fn unpruned(connection: &mut Connection, limit: i64) -> Result<Vec<EventNid>> {
+/// Redacted events whose stored form is still whole, by number, those after `last` and up to `limit`.
+pub async fn unpruned(
+    connection: &mut Connection,
+    last: Option<EventNid>,
+    limit: i64,
+) -> Result<Vec<EventNid>> {
     let nids = sqlx::query_scalar!(
-        "SELECT event_nid FROM redactions WHERE NOT pruned LIMIT $1",
+        "SELECT event_nid FROM redactions WHERE NOT pruned AND ($1::bigint IS NULL OR event_nid > $1)
+         ORDER BY event_nid LIMIT $2",
+        last.map(|nid| nid.0),
         limit
     )
     .fetch_all(connection)

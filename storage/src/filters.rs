@@ -54,3 +54,11 @@ pub async fn find(
     .await?;
     Ok(definition.map(text))
 }
+
+/// Deletes all filters of a user.
+pub async fn delete_all(connection: &mut Connection, user_nid: UserNid) -> Result<()> {
+    sqlx::query!("DELETE FROM filters WHERE user_nid = $1", user_nid.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

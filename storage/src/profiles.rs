@@ -133,3 +133,15 @@ pub async fn propagated(connection: &mut Connection, user_nid: UserNid, version:
     .await?;
     Ok(done.rows_affected() > 0)
 }
+
+/// Deletes all that a user said of themselves; their rooms are not told of it.
+pub async fn delete_all(connection: &mut Connection, user_nid: UserNid) -> Result<()> {
+    sqlx::query!(
+        "WITH propagations AS (DELETE FROM profile_propagations WHERE user_nid = $1)
+         DELETE FROM profile_fields WHERE user_nid = $1",
+        user_nid.0
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -168,7 +168,137 @@ pub struct Child {
 
 /// Up to `limit` children of an event whose places are after `after` and before `before`: the first of
 /// them, or with `backwards` the last, newest first.
+///
+/// Of an event's own children no more is read than is asked for. What is below them is read whole: see
+/// [`depth_within`].
 pub async fn children(
+    connection: &mut Connection,
+    wanted: Children<'_>,
+    reader: Reader<'_>,
+    bounds: (Place, Place),
+    backwards: bool,
+    limit: i64,
+) -> Result<Vec<Child>> {
+    match (wanted.depth > 1, backwards) {
+        (true, _) => descendants(connection, wanted, reader, bounds, backwards, limit).await,
+        (false, true) => last_children(connection, wanted, reader, bounds, limit).await,
+        (false, false) => first_children(connection, wanted, reader, bounds, limit).await,
+    }
+}
+
+/// A function that reads an event's own children in an order of the index. For each kind of relation that the event has,
+/// of which there are few, it goes to where the page begins.
+macro_rules! own_children {
+    ($name:ident, $order:tt) => {
+        async fn $name(
+            connection: &mut Connection,
+            wanted: Children<'_>,
+            reader: Reader<'_>,
+            (after, before): (Place, Place),
+            limit: i64,
+        ) -> Result<Vec<Child>> {
+            let Sight { low, high, .. } = Sight::of(&reader);
+            let rows = sqlx::query!(
+                r#"WITH RECURSIVE kinds AS (
+                       (SELECT c.rel_type FROM relations c WHERE c.room_nid = $1 AND c.parent_id = $2
+                        ORDER BY c.rel_type LIMIT 1)
+                       UNION ALL
+                       SELECT (SELECT c.rel_type FROM relations c
+                               WHERE c.room_nid = $1 AND c.parent_id = $2 AND c.rel_type > k.rel_type
+                               ORDER BY c.rel_type LIMIT 1)
+                       FROM kinds k WHERE k.rel_type IS NOT NULL
+                   ), ignored AS MATERIALIZED (
+                       SELECT ARRAY(SELECT u.user_nid FROM users u WHERE u.user_id = ANY($9)) AS user_nids
+                   )
+                   SELECT c.event_nid AS "event_nid!", c.sequence AS "sequence!", c.sub AS "sub!",
+                          c.position AS "position!"
+                   FROM kinds k CROSS JOIN ignored i CROSS JOIN LATERAL (
+                       SELECT c.event_nid, c.sequence, c.sub, c.position FROM relations c
+                       WHERE c.room_nid = $1 AND c.parent_id = $2 AND c.rel_type = k.rel_type
+                           AND ($4::bigint IS NULL OR c.type_nid = $4)
+                           AND (c.sequence, c.sub) > ($5, $6) AND (c.sequence, c.sub) < ($7, $8)
+                           AND c.sender_nid <> ALL(i.user_nids)
+                           AND EXISTS (SELECT FROM unnest($10::bigint[], $11::bigint[]) AS s (low, high)
+                                       WHERE c.position BETWEEN s.low AND s.high)
+                       ORDER BY c.sequence "#
+                    + $order
+                    + r#", c.sub "#
+                    + $order
+                    + r#" LIMIT $12
+                   ) c
+                   WHERE $3::bytea IS NULL OR k.rel_type = $3
+                   ORDER BY c.sequence "#
+                    + $order
+                    + r#", c.sub "#
+                    + $order
+                    + r#" LIMIT $12"#,
+                wanted.room_nid.0,
+                event_ids::pack(wanted.parent_id),
+                wanted.rel_type.map(str::as_bytes),
+                wanted.type_nid.map(|nid| nid.0),
+                after.sequence,
+                after.sub,
+                before.sequence,
+                before.sub,
+                reader.ignored,
+                &low,
+                &high,
+                limit
+            )
+            .fetch_all(connection)
+            .await?;
+            let children = rows
+                .into_iter()
+                .map(|row| child(row.event_nid, (row.sequence, row.sub), row.position));
+            Ok(children.collect())
+        }
+    };
+}
+
+own_children!(first_children, "ASC");
+own_children!(last_children, "DESC");
+
+fn child(event_nid: i64, (sequence, sub): (i64, i32), position: i64) -> Child {
+    Child {
+        event_nid: EventNid(event_nid),
+        place: Place { sequence, sub },
+        position: Position(position),
+    }
+}
+
+/// How many levels of the children of an event, up to `wanted.depth` and one at least, come to no more than `limit`
+/// events together, whoever may see them. A level below which there is none counts for all further ones.
+pub async fn depth_within(connection: &mut Connection, wanted: Children<'_>, limit: i64) -> Result<i32> {
+    // Levels come one after the other, and no more rows are made than are taken.
+    let row = sqlx::query!(
+        r#"WITH RECURSIVE tree AS (
+               SELECT c.event_nid, 1 AS depth FROM relations c
+               WHERE c.room_nid = $1 AND c.parent_id = $2 AND ($3::bytea IS NULL OR c.rel_type = $3)
+                   AND ($4::bigint IS NULL OR c.type_nid = $4)
+               UNION ALL
+               SELECT c.event_nid, t.depth + 1
+               FROM tree t JOIN events p ON p.event_nid = t.event_nid
+               JOIN relations c ON c.room_nid = $1 AND c.parent_id = p.event_id
+                   AND ($3::bytea IS NULL OR c.rel_type = $3) AND ($4::bigint IS NULL OR c.type_nid = $4)
+               WHERE t.depth < $5
+           )
+           SELECT count(*) AS "count!", max(depth) AS deepest FROM (SELECT t.depth FROM tree t LIMIT $6) t"#,
+        wanted.room_nid.0,
+        event_ids::pack(wanted.parent_id),
+        wanted.rel_type.map(str::as_bytes),
+        wanted.type_nid.map(|nid| nid.0),
+        wanted.depth,
+        limit + 1
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(match row.deepest {
+        Some(deepest) if row.count > limit => (deepest - 1).max(1),
+        _ => wanted.depth,
+    })
+}
+
+async fn descendants(
     connection: &mut Connection,
     wanted: Children<'_>,
     reader: Reader<'_>,
@@ -216,15 +346,33 @@ pub async fn children(
     )
     .fetch_all(connection)
     .await?;
-    let children = rows.into_iter().map(|row| Child {
-        event_nid: EventNid(row.event_nid),
-        place: Place {
-            sequence: row.sequence,
-            sub: row.sub,
-        },
-        position: Position(row.position),
-    });
+    let children = rows
+        .into_iter()
+        .map(|row| child(row.event_nid, (row.sequence, row.sub), row.position));
     Ok(children.collect())
+}
+
+/// The children of an event that are of one kind and type and by one sender, in no order.
+pub async fn children_by(
+    connection: &mut Connection,
+    room_nid: RoomNid,
+    parent_id: &str,
+    rel_type: &str,
+    type_nid: TypeNid,
+    sender_nid: UserNid,
+) -> Result<Vec<EventNid>> {
+    let nids = sqlx::query_scalar!(
+        "SELECT event_nid FROM relations
+         WHERE room_nid = $1 AND parent_id = $2 AND rel_type = $3 AND type_nid = $4 AND sender_nid = $5",
+        room_nid.0,
+        event_ids::pack(parent_id),
+        rel_type.as_bytes(),
+        type_nid.0,
+        sender_nid.0
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(nids.into_iter().map(EventNid).collect())
 }
 
 /// Up to `limit` roots of a room's threads, by their latest events before `before`, those with the newest first; each

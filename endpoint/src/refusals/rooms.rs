@@ -41,6 +41,11 @@ impl From<SendMessageError> for MatrixError {
                 Self::new(StatusCode::BAD_REQUEST, ErrorKind::BadAlias, error.to_string())
             }
             error @ SendMessageError::NoAlias(_) => Self::invalid_param(error.to_string()),
+            error @ SendMessageError::DuplicateAnnotation => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorKind::DuplicateAnnotation,
+                error.to_string(),
+            ),
             SendMessageError::Send(error) => error.into(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hearth_storage::{Transaction, UserNid, accounts, devices};
+use hearth_storage::{Transaction, UserNid, account_data, accounts, devices, filters, profiles};
 use ruma::{UserId, api::client::uiaa::AuthData};
 
 use super::{
@@ -46,8 +46,9 @@ pub async fn deactivate(
     Ok(())
 }
 
-/// Closes an account for good: its password is forgotten, its devices and tokens are deleted, and its name is
-/// never given out again. The one place where an account ends, whoever asked for it.
+/// Closes an account for good: its password is forgotten, its devices and tokens are deleted, so is what it kept for
+/// itself and told of itself, and its name is never given out again. The one place where an account ends, whoever asked
+/// for it. Nobody could delete those data later, so that they don't wait for who asks to be erased.
 pub(super) async fn close(
     engine: &Engine,
     mut transaction: Transaction,
@@ -57,6 +58,9 @@ pub(super) async fn close(
     // First the account's row: a login that still holds it commits before its device is looked for below.
     accounts::deactivate(&mut transaction, user_nid, engine.clock.now_ms(), erase).await?;
     devices::delete_all(&mut transaction, user_nid, None).await?;
+    profiles::delete_all(&mut transaction, user_nid).await?;
+    account_data::delete_all(&mut transaction, user_nid).await?;
+    filters::delete_all(&mut transaction, user_nid).await?;
     changes::commit(engine, transaction, user_nid).await
 }
 

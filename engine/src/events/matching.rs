@@ -1,45 +1,94 @@
 //! Which events a client's filter lets through (client-server API, "Filtering").
 
-use ruma::api::client::filter::{RoomEventFilter, UrlFilter};
+use ruma::{
+    RoomId, UserId,
+    api::client::filter::{Filter, RoomEventFilter, UrlFilter},
+};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::Event;
 
 /// Whether `filter` lets `event` through; its `rooms` and `not_rooms` are the caller's concern.
 pub(crate) fn matches(filter: &RoomEventFilter, event: &Event) -> bool {
-    let event_type = event.event_type().to_string();
-    let is_type = |pattern: &String| glob(pattern, &event_type);
-    if filter.not_types.iter().any(is_type)
-        || filter
-            .types
-            .as_ref()
-            .is_some_and(|types| !types.iter().any(is_type))
-    {
-        return false;
-    }
-    let sender = event.sender();
-    if filter.not_senders.iter().any(|other| other == sender)
-        || filter
-            .senders
-            .as_ref()
-            .is_some_and(|senders| !senders.iter().any(|other| other == sender))
-    {
-        return false;
-    }
-    match filter.url_filter {
-        Some(UrlFilter::EventsWithUrl) => has_url(event),
-        Some(UrlFilter::EventsWithoutUrl) => !has_url(event),
-        _ => true,
-    }
+    is_of_type(filter.types.as_deref(), &filter.not_types, || {
+        event.event_type().to_string()
+    }) && is_by(
+        filter.senders.as_deref(),
+        &filter.not_senders,
+        Some(event.sender()),
+    ) && has_url_as_wanted(filter.url_filter, event.content())
+}
+
+/// Whether `filter` lets through what nobody sent in `room_id`: an ephemeral event, or the user's account data.
+pub(crate) fn matches_in_room(
+    filter: &RoomEventFilter,
+    room_id: &RoomId,
+    event_type: &str,
+    content: &RawValue,
+) -> bool {
+    !excludes_room(filter, room_id)
+        && is_of_type(filter.types.as_deref(), &filter.not_types, || {
+            event_type.to_owned()
+        })
+        && is_by(filter.senders.as_deref(), &filter.not_senders, None)
+        && has_url_as_wanted(filter.url_filter, content)
+}
+
+/// Whether `filter` lets the user's global account data of a type through. Nobody sent it.
+pub(crate) fn matches_global(filter: &Filter, event_type: &str) -> bool {
+    is_of_type(filter.types.as_deref(), &filter.not_types, || {
+        event_type.to_owned()
+    }) && is_by(filter.senders.as_deref(), &filter.not_senders, None)
 }
 
 /// Whether a filter lets nothing through because of its rooms.
-pub(crate) fn excludes_room(filter: &RoomEventFilter, room_id: &ruma::RoomId) -> bool {
+pub(crate) fn excludes_room(filter: &RoomEventFilter, room_id: &RoomId) -> bool {
     filter.not_rooms.iter().any(|other| other == room_id)
         || filter
             .rooms
             .as_ref()
             .is_some_and(|rooms| !rooms.iter().any(|other| other == room_id))
+}
+
+/// Whether a filter, whatever it says of rooms, lets every event of a room through.
+pub(crate) fn lets_all_through(filter: &RoomEventFilter) -> bool {
+    filter.types.is_none()
+        && filter.senders.is_none()
+        && filter.not_types.is_empty()
+        && filter.not_senders.is_empty()
+        && filter.url_filter.is_none()
+}
+
+/// Whether a filter can be seen to let nothing of a room through.
+pub(crate) fn lets_nothing_through(filter: &RoomEventFilter, room_id: &RoomId) -> bool {
+    excludes_room(filter, room_id)
+        || filter.types.as_ref().is_some_and(Vec::is_empty)
+        || filter.senders.as_ref().is_some_and(Vec::is_empty)
+        || filter.not_types.iter().any(|pattern| pattern == "*")
+}
+
+fn is_of_type(types: Option<&[String]>, not_types: &[String], event_type: impl FnOnce() -> String) -> bool {
+    if types.is_none() && not_types.is_empty() {
+        return true;
+    }
+    let event_type = event_type();
+    let is_named = |patterns: &[String]| patterns.iter().any(|pattern| glob(pattern, &event_type));
+    !is_named(not_types) && types.is_none_or(is_named)
+}
+
+/// What nobody sent is by none of the senders that are asked for.
+fn is_by<U: PartialEq<UserId>>(senders: Option<&[U]>, not_senders: &[U], sender: Option<&UserId>) -> bool {
+    let is_among = |users: &[U]| sender.is_some_and(|sender| users.iter().any(|user| user == sender));
+    !is_among(not_senders) && senders.is_none_or(is_among)
+}
+
+fn has_url_as_wanted(wanted: Option<UrlFilter>, content: &RawValue) -> bool {
+    match wanted {
+        Some(UrlFilter::EventsWithUrl) => has_url(content),
+        Some(UrlFilter::EventsWithoutUrl) => !has_url(content),
+        _ => true,
+    }
 }
 
 /// `*` in a pattern stands for any number of characters.
@@ -62,12 +111,12 @@ pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     text.ends_with(end)
 }
 
-fn has_url(event: &Event) -> bool {
+fn has_url(content: &RawValue) -> bool {
     #[derive(Deserialize)]
     struct Content {
         url: Option<serde::de::IgnoredAny>,
     }
-    serde_json::from_str::<Content>(event.content().get()).is_ok_and(|content| content.url.is_some())
+    serde_json::from_str::<Content>(content.get()).is_ok_and(|content| content.url.is_some())
 }
 
 #[cfg(test)]

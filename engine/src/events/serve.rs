@@ -1,7 +1,7 @@
 //! The client format of events (client-server API, "Room event format"). The part that is the same for everyone is
 //! written once; `unsigned` is added for who asks.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hearth_storage::{DeviceNid, UserNid, log::NewEvent};
 use ruma::{
@@ -15,13 +15,16 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Event, ParseError};
 
-/// Whether an event is served with the room it is in.
+/// In which form an event is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientFormat {
     /// `/sync`: without `room_id`, which is the key it is under.
     Sync,
     /// Everywhere else.
     WithRoomId,
+    /// As federation carries it, for a filter with `event_format: federation`; and with its ID, without which a client
+    /// could tell it from others only by hashing it, as Synapse does. The ID is no part of what is hashed and signed.
+    Federation,
 }
 
 /// For whom an event is served.
@@ -105,7 +108,16 @@ impl Event {
             transaction_id,
             relations: relations.as_deref(),
         };
-        let common = self.client_json.get_or_init(|| self.common_json());
+        let federated;
+        let common: &str = match format {
+            ClientFormat::Sync | ClientFormat::WithRoomId => {
+                self.client_json.get_or_init(|| self.common_json())
+            }
+            ClientFormat::Federation => {
+                federated = self.pdu_with_id();
+                &federated
+            }
+        };
         let mut json = String::with_capacity(common.len() + 160);
         // `common` is an object: its closing brace makes way for what is added.
         json.push_str(&common[..common.len() - 1]);
@@ -128,6 +140,15 @@ impl Event {
             event_type: &self.event_type().to_string(),
         };
         to_raw_value(&stripped).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    }
+
+    /// The PDU and its ID, without `unsigned`, which servers may set as they like.
+    fn pdu_with_id(&self) -> String {
+        let mut pdu: BTreeMap<String, &RawValue> = serde_json::from_str(&self.pdu).unwrap_or_default();
+        let event_id = to_raw_value(&self.event_id).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        pdu.insert("event_id".to_owned(), &event_id);
+        pdu.remove("unsigned");
+        serde_json::to_string(&pdu).unwrap_or_else(|_| "{}".to_owned())
     }
 
     fn common_json(&self) -> Box<str> {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Room,
-    messages::{MAX_LIMIT, ReadError, seen_event},
+    messages::{ReadError, limit_within, seen_event},
     read, serve,
     visibility::{self, Access, Sight},
     walk::{Walk, Walked},
@@ -67,7 +67,7 @@ pub async fn context(
         viewer,
         upto,
     };
-    let (before, after) = around.walk(&event, limit.min(MAX_LIMIT)).await?;
+    let (before, after) = around.walk(&event, limit_within(limit, filter)).await?;
 
     let mut events: Vec<Arc<Event>> = before.events.clone();
     events.push(Arc::clone(&event));

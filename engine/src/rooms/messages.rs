@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_storage::{
-    Connection, Position,
+    Connection, EventNid, Position,
     events::{self, Place},
 };
 use ruma::{
@@ -135,9 +135,8 @@ pub async fn messages(
         direction,
         upto,
     };
-    let walked = walk
-        .run(&mut transaction, from, to, request.limit.min(MAX_LIMIT))
-        .await?;
+    let limit = limit_within(request.limit, filter);
+    let walked = walk.run(&mut transaction, from, to, limit).await?;
     drop(transaction);
 
     let start = match request.from {
@@ -149,7 +148,10 @@ pub async fn messages(
     let shown = (&sight, head.position);
     let chunk = serve::with_relations(engine, &room, &walked.events, requester, shown, membership).await?;
     let state = match request.filter.lazy_load_options.is_disabled() {
-        false => senders(engine, &room, &walked.events, requester).await?,
+        false => {
+            let is_current = matches!(access, Access::Current);
+            senders(engine, &room, &walked.events, requester, is_current).await?
+        }
         true => Vec::new(),
     };
     Ok(Page {
@@ -168,29 +170,39 @@ fn sync_token(head: LogHead) -> SyncToken {
     }
 }
 
-/// The current member events of the senders of `events`, each once.
+/// How many events to show of those that a request and its filter allow.
+pub(super) fn limit_within(limit: usize, filter: &RoomEventFilter) -> usize {
+    let of_filter = filter.limit.map(u64::from).and_then(|limit| usize::try_from(limit).ok());
+    limit.min(of_filter.unwrap_or(MAX_LIMIT)).min(MAX_LIMIT)
+}
+
+/// The member events of the senders of `events`, each once: as they are now, or for a reader who may not see that, as
+/// they were at the newest of these events.
 async fn senders(
     engine: &Engine,
     room: &Room,
     events: &[Arc<Event>],
     requester: &Requester,
+    is_current: bool,
 ) -> Result<Vec<Box<RawValue>>, Error> {
     let mut senders: Vec<&str> = events.iter().map(|event| event.sender().as_str()).collect();
     senders.sort_unstable();
     senders.dedup();
-    let mut members = Vec::with_capacity(senders.len());
-    for sender in senders {
-        members.extend(read::current_state_event(engine, room, "m.room.member", sender).await?);
-    }
-    serve::to_client(
-        engine,
-        room,
-        &members,
-        requester,
-        ClientFormat::WithRoomId,
-        |_| None,
-    )
-    .await
+    let keys: Vec<(&str, &str)> = senders.iter().map(|sender| ("m.room.member", *sender)).collect();
+    let keys = engine.interner.keys(&keys).await?;
+    let newest = events.iter().max_by_key(|event| event.place);
+    let state = match newest.filter(|_| !is_current) {
+        Some(newest) => read::load_state(engine, newest.state_after).await?,
+        None => room.read(|view| view.state.clone()).unwrap_or_default(),
+    };
+    let members: Vec<EventNid> = keys.iter().filter_map(|key_nid| state.get(*key_nid)).collect();
+    let found = read::events(engine, room, members.iter().copied()).await?;
+    let members: Vec<Arc<Event>> = members
+        .iter()
+        .filter_map(|event_nid| found.get(event_nid).cloned())
+        .collect();
+    let format = ClientFormat::WithRoomId;
+    serve::to_client(engine, room, &members, requester, format, |_| None).await
 }
 
 /// One event (client-server API, `GET …/event/{eventId}`).

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use hearth_storage::{events, rooms};
+use hearth_storage::{Connection, EventNid, events, rooms};
 use ruma::{OwnedRoomId, RoomVersionId};
 
 use crate::{
@@ -14,19 +14,29 @@ use crate::{
 /// Events in one round.
 const BATCH: i64 = 200;
 
-/// Stores the redacted form of events that were redacted since the last time.
+/// Stores the redacted form of events that were redacted since the last time. Those that can't be read are passed over,
+/// as they are for readers.
 pub(crate) async fn prune_redacted(engine: &Engine) -> Result<(), Error> {
     let mut connection = engine.db.acquire().await?;
-    let event_nids = events::unpruned(&mut connection, BATCH).await?;
-    if event_nids.is_empty() {
-        return Ok(());
+    let mut last = None;
+    loop {
+        // Each round goes on behind the last: what is passed over keeps nobody from being reached.
+        let event_nids = events::unpruned(&mut connection, last, BATCH).await?;
+        if event_nids.is_empty() {
+            return Ok(());
+        }
+        last = event_nids.last().copied();
+        prune(&mut connection, &event_nids).await?;
     }
-    let stored = events::by_nids(&mut connection, &event_nids).await?;
+}
+
+async fn prune(connection: &mut Connection, event_nids: &[EventNid]) -> Result<(), Error> {
+    let stored = events::by_nids(connection, event_nids).await?;
     let mut room_nids: Vec<_> = stored.iter().map(|row| row.event.room_nid).collect();
     room_nids.sort_unstable();
     room_nids.dedup();
     let mut versions = HashMap::new();
-    for head in rooms::heads(&mut connection, &room_nids).await? {
+    for head in rooms::heads(connection, &room_nids).await? {
         let version = RoomVersionId::try_from(head.room.room_version.as_str())
             .ok()
             .and_then(|version| version.rules());
@@ -38,8 +48,10 @@ pub(crate) async fn prune_redacted(engine: &Engine) -> Result<(), Error> {
         let Some((rules, room_id)) = versions.get(&row.event.room_nid) else {
             continue;
         };
-        let redacted = stored_redacted_form(&row, InRoom { room_id, rules })?;
-        events::prune(&mut connection, row.event.event_nid, &redacted).await?;
+        match stored_redacted_form(&row, InRoom { room_id, rules }) {
+            Ok(redacted) => events::prune(connection, row.event.event_nid, &redacted).await?,
+            Err(error) => tracing::debug!(%error, "a redacted event stays as it is"),
+        }
     }
     Ok(())
 }

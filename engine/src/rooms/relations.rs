@@ -33,6 +33,8 @@ use crate::{
 const DEFAULT_LIMIT: usize = 50;
 /// How many levels of children `recurse` reaches: the least that the spec asks for.
 const MAX_DEPTH: u8 = 3;
+/// Levels that bring the events of all of them over this number are left out: they are read whole for each page.
+const MAX_DESCENDANTS: i64 = 5000;
 
 /// Which children of an event to show.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ pub struct RelationsPage {
     pub chunk: Vec<Box<RawValue>>,
     /// Where the next page begins; nothing when there is no more.
     pub next: Option<HistoryToken>,
-    /// How deep the answer reaches, if children of children were asked for.
+    /// How deep the answer reaches, if children of children were asked for: less than the most where there are too many.
     pub depth: Option<u8>,
 }
 
@@ -83,7 +85,6 @@ pub async fn relations(
     };
     let limit = request.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let backwards = request.direction == Direction::Backward;
-    let depth = if request.recurse { MAX_DEPTH } else { 1 };
 
     let mut transaction = engine.db.begin_read().await.map_err(Error::from)?;
     let (oldest, newest) = if backwards {
@@ -96,7 +97,7 @@ pub async fn relations(
     let mut page = RelationsPage {
         chunk: Vec::new(),
         next: None,
-        depth: request.recurse.then_some(depth),
+        depth: request.recurse.then_some(MAX_DEPTH),
     };
     let type_nid = match request.event_type {
         Some(event_type) => {
@@ -109,13 +110,19 @@ pub async fn relations(
         }
         None => None,
     };
-    let wanted = Children {
+    let mut wanted = Children {
         room_nid: room.nid,
         parent_id: event_id.as_str(),
         rel_type: request.rel_type,
         type_nid,
-        depth: depth.into(),
+        depth: if request.recurse { MAX_DEPTH.into() } else { 1 },
     };
+    if request.recurse {
+        wanted.depth = relations::depth_within(&mut transaction, wanted, MAX_DESCENDANTS)
+            .await
+            .map_err(Error::from)?;
+        page.depth = u8::try_from(wanted.depth).ok();
+    }
     let places = (after, beyond(before));
     // One more than wanted tells whether there is more.
     let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);

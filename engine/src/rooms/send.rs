@@ -10,7 +10,9 @@ use ruma::{
 };
 
 use super::{
-    Room, SendError, by_id,
+    Room, SendError,
+    annotations::Annotation,
+    by_id,
     commit::commit_one,
     decide::DecideError,
     draft::{BadContent, ClientRequest, Draft, content_from_json},
@@ -44,6 +46,9 @@ pub enum SendMessageError {
     /// What should be an alias is none.
     #[error("{0:?} is not a room alias")]
     NoAlias(String),
+    /// The sender annotated the event just so before, and did not take it back.
+    #[error("you have said this of this event already")]
+    DuplicateAnnotation,
     /// It was decided against, or could not be committed.
     #[error(transparent)]
     Send(#[from] SendError),
@@ -160,6 +165,14 @@ async fn once(
     );
     let (engine, device_nid, sender_nid) = (Arc::clone(engine), requester.device_nid, requester.user_nid);
     let task = tokio::spawn(async move {
+        let mut _turn = None;
+        if let Some(annotation) = Annotation::of(&draft) {
+            // Until it is committed, no other of this user is looked for.
+            _turn = Some(engine.receipt_turns.of(sender_nid).await);
+            if annotation.is_said_already(&engine, &room, &draft).await? {
+                return Err(SendMessageError::DuplicateAnnotation);
+            }
+        }
         let event_id = match commit_one(&engine, &room, draft).await {
             Ok(event) => event.event_id.clone(),
             // Done before, on another node or a moment ago.
@@ -168,7 +181,7 @@ async fn once(
                     .await?
                     .ok_or(SendError::Constraint(name))?
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         doing.done(event_id.clone());
         if is_message {
@@ -176,10 +189,8 @@ async fn once(
         }
         Ok(event_id)
     });
-    let sent = task
-        .await
-        .map_err(|error| Error::Damaged(format!("a send panicked: {error}")))?;
-    Ok(sent?)
+    task.await
+        .map_err(|error| Error::Damaged(format!("a send panicked: {error}")))?
 }
 
 /// Why a state event was not sent.

@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use hearth_storage::{Position, RoomNid, account_data, log::AccountData};
+use ruma::RoomId;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::Sync;
 use crate::{
     Error,
-    events::glob,
+    events::{matches_global, matches_in_room},
     push_rules::{self, PUSH_RULES},
 };
 
@@ -87,34 +88,20 @@ fn rooms_in_view(sync: &Sync<'_>) -> HashSet<RoomNid> {
 
 /// Global account data that the client's filter lets through.
 pub(super) fn global(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Box<RawValue>> {
-    let filter = &sync.filter.account_data;
-    let wanted = |data: &&AccountData| {
-        !filter
-            .not_types
-            .iter()
-            .any(|pattern| glob(pattern, &data.data_type))
-            && filter
-                .types
-                .as_ref()
-                .is_none_or(|types| types.iter().any(|pattern| glob(pattern, &data.data_type)))
-    };
-    data.iter().filter(wanted).filter_map(to_event).collect()
+    data.iter()
+        .filter(|data| matches_global(&sync.filter.account_data, &data.data_type))
+        .filter_map(to_event)
+        .collect()
 }
 
 /// A room's account data that the client's filter lets through.
-pub(super) fn of_room(sync: &Sync<'_>, data: &[AccountData]) -> Vec<Box<RawValue>> {
+pub(super) fn of_room(sync: &Sync<'_>, room_id: &RoomId, data: &[AccountData]) -> Vec<Box<RawValue>> {
     let filter = &sync.filter.room.account_data;
-    let wanted = |data: &&AccountData| {
-        !filter
-            .not_types
-            .iter()
-            .any(|pattern| glob(pattern, &data.data_type))
-            && filter
-                .types
-                .as_ref()
-                .is_none_or(|types| types.iter().any(|pattern| glob(pattern, &data.data_type)))
+    let is_wanted = |data: &&AccountData| {
+        serde_json::from_str(&data.content)
+            .is_ok_and(|content| matches_in_room(filter, room_id, &data.data_type, content))
     };
-    data.iter().filter(wanted).filter_map(to_event).collect()
+    data.iter().filter(is_wanted).filter_map(to_event).collect()
 }
 
 fn to_event(data: &AccountData) -> Option<Box<RawValue>> {

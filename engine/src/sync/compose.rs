@@ -8,21 +8,21 @@ use std::{
 use hearth_storage::{EventNid, KeyNid, Position, RoomNid, UserNid, events::Place, log::Membership};
 use ruma::{
     OwnedRoomId,
-    api::client::filter::{LazyLoadOptions, RoomEventFilter},
+    api::client::filter::{EventFormat, LazyLoadOptions, RoomEventFilter},
 };
 use serde_json::value::RawValue;
 
 use super::{
     Sync,
     account::{self, Data},
-    gather::Material,
+    gather::{self, Material},
     plan::Plan,
     response::{Events, InvitedRoom, JoinedRoom, KnockedRoom, LeftRoom, Response, State, Stripped, Timeline},
     summary, typing,
 };
 use crate::{
     Error,
-    events::{ClientFormat, Event, Viewer, glob, matches},
+    events::{ClientFormat, Event, Fields, Viewer, excludes_room, matches, matches_in_room},
     receipts,
     rooms::{Room, aggregations::Bundles, serve},
     tokens::{HistoryToken, SyncToken},
@@ -51,24 +51,30 @@ pub(super) async fn compose(
         events,
         bundles,
         viewer,
+        format: match sync.filter.event_format {
+            EventFormat::Federation => ClientFormat::Federation,
+            _ => ClientFormat::Sync,
+        },
+        fields: Fields::of(sync.filter.event_fields.as_deref()),
     };
     for material in materials {
         let room_nid = material.room.nid;
-        let account_data = account::of_room(sync, &data.by_room.remove(&room_nid).unwrap_or_default());
         let room_id = material.room.id.clone();
+        let account_data = data.by_room.remove(&room_nid).unwrap_or_default();
+        let account_data = account::of_room(sync, &room_id, &account_data);
         if material.span.joined_at.is_some() {
             let mut room = composer
                 .joined(&material, typing.get(&room_nid), summaries.contains(&room_nid))
                 .await?;
             room.account_data.events = account_data;
             tell_unread(sync, &mut room, unread.remove(&room_nid).unwrap_or_default());
-            let tell_empty = material.span.whole && sync.filter.room.timeline.limit.is_none();
             // What is unread changes with them, also for who doesn't want to see receipts.
             let has_read = material
                 .receipts
                 .iter()
                 .any(|receipt| receipt.user_nid == sync.requester.user_nid);
-            if tell_empty || has_read || !is_quiet(&room) {
+            // A room that comes into view is told, whatever the filter leaves of it: the user is in it.
+            if material.span.whole || has_read || !is_quiet(&room) {
                 response.rooms.join.insert(room_id, room);
             }
         } else {
@@ -146,21 +152,16 @@ fn is_quiet(room: &JoinedRoom) -> bool {
         && room.account_data.events.is_empty()
 }
 
-/// The rooms of which what a summary is made of may have changed: members came or went, or the room was named. To be
-/// asked before the members are left out that are loaded lazily.
+/// The rooms of which what a summary is made of may have changed: members came or went, or the room was named, or its
+/// name redacted. To be asked before the members are left out that are loaded lazily.
 async fn changed_summaries(sync: &Sync<'_>, materials: &[Material]) -> Result<HashSet<RoomNid>, Error> {
     let changed = materials.iter().filter(|material| !material.span.whole);
     let keys: Vec<KeyNid> = changed
         .flat_map(|material| material.state.keys().copied())
         .collect();
     let names = sync.engine.interner.key_names(&keys).await?;
-    let matters = |event_type: &str| {
-        matches!(
-            event_type,
-            "m.room.member" | "m.room.name" | "m.room.canonical_alias"
-        )
-    };
-    let has_changed = |material: &&Material| {
+    let matters = |event_type: &str| event_type == "m.room.member" || summary::NAMES.contains(&event_type);
+    let has_changed = |material: &Material| {
         let mut keys = material.state.keys();
         let mut state_events = material
             .events
@@ -174,11 +175,27 @@ async fn changed_summaries(sync: &Sync<'_>, materials: &[Material]) -> Result<Ha
                     .is_some_and(|(event_type, _)| matters(event_type))
             })
     };
-    Ok(materials
-        .iter()
-        .filter(has_changed)
-        .map(|material| material.room.nid)
-        .collect())
+    let mut rooms = HashSet::new();
+    for material in materials {
+        if has_changed(material) || lost_its_name(sync, material).await? {
+            rooms.insert(material.room.nid);
+        }
+    }
+    Ok(rooms)
+}
+
+/// Whether what names a room was redacted in its timeline; or may have been, where that doesn't tell all.
+async fn lost_its_name(sync: &Sync<'_>, material: &Material) -> Result<bool, Error> {
+    let redacted = || material.events.iter().filter_map(|(_, event)| event.redacts());
+    let is_partial = material.limited || gather::may_hide(sync, &material.room);
+    if !is_partial && redacted().next().is_none() {
+        return Ok(false);
+    }
+    let names = summary::naming_events(sync.engine, &material.room).await?;
+    Ok(names.iter().any(|name| match is_partial {
+        true => name.redacted_because.is_some(),
+        false => redacted().any(|event_id| event_id == name.event_id),
+    }))
 }
 
 /// Brings the state to tell of each room down to what the client wants: with members loaded lazily, the members of
@@ -314,6 +331,9 @@ struct Composer<'a> {
     events: LoadedEvents,
     bundles: Bundles,
     viewer: Viewer,
+    format: ClientFormat,
+    /// Those of an event that the client asks for; nothing if it wants them all.
+    fields: Option<Fields>,
 }
 
 impl Composer<'_> {
@@ -333,14 +353,8 @@ impl Composer<'_> {
                 summary::summary(self.sync.engine, &material.room, self.sync.requester.user_nid).await?;
         }
         let filter = &self.sync.filter.room.ephemeral;
-        let wanted = |event_type: &str| {
-            !filter.not_types.iter().any(|pattern| glob(pattern, event_type))
-                && filter
-                    .types
-                    .as_ref()
-                    .is_none_or(|types| types.iter().any(|pattern| glob(pattern, event_type)))
-                && !crate::events::excludes_room(filter, &material.room.id)
-        };
+        let wanted =
+            |event_type: &str| matches_in_room(filter, &material.room.id, event_type, RawValue::NULL);
         let mut ephemeral: Vec<Box<RawValue>> = Vec::new();
         if wanted("m.receipt") {
             let viewer = self.sync.requester.user_nid;
@@ -375,10 +389,6 @@ impl Composer<'_> {
             }),
         };
         timeline.prev_batch = Some(before.to_string());
-        let filter = &self.sync.filter.room.timeline;
-        if crate::events::excludes_room(filter, &material.room.id) {
-            return timeline;
-        }
         let served = material.events.iter().map(|(position, event)| {
             let membership = match &material.sight {
                 Some(sight) => sight.membership_at(*position),
@@ -387,7 +397,7 @@ impl Composer<'_> {
             self.serve(
                 event,
                 membership,
-                self.bundles.of(event, ClientFormat::Sync, &self.viewer),
+                self.bundles.of(event, self.format, &self.viewer),
             )
         });
         timeline.events = served.collect();
@@ -396,7 +406,7 @@ impl Composer<'_> {
 
     fn state(&self, material: &Material) -> State {
         let filter: &RoomEventFilter = &self.sync.filter.room.state;
-        let excluded = crate::events::excludes_room(filter, &material.room.id);
+        let excluded = excludes_room(filter, &material.room.id);
         let told = material.state.values().filter(|_| !excluded).flatten();
         let events = told
             .filter_map(|event_nid| self.events.get(event_nid))
@@ -419,6 +429,10 @@ impl Composer<'_> {
     ) -> Box<RawValue> {
         let replaced = event.replaces.and_then(|event_nid| self.events.get(&event_nid));
         let (replaced, membership) = (replaced.map(|event| &**event), membership.map(serve::name_of));
-        event.to_client(ClientFormat::Sync, &self.viewer, replaced, membership, relations)
+        let served = event.to_client(self.format, &self.viewer, replaced, membership, relations);
+        match &self.fields {
+            Some(fields) => fields.of_event(&served),
+            None => served,
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! back far enough, else with a fixed number of queries for all other rooms together.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -12,15 +12,13 @@ use hearth_storage::{
     receipts, state_changes,
 };
 
-use ruma::api::client::filter::RoomEventFilter;
-
 use super::{
     Sync,
     plan::{Plan, Span},
 };
 use crate::{
     Error,
-    events::{Event, matches},
+    events::{Event, excludes_room, lets_all_through, lets_nothing_through, matches},
     rooms::{
         self, Room, RoomEntryKind, StateMap, View,
         visibility::{self, Sight},
@@ -149,14 +147,14 @@ pub(super) async fn gather(sync: &Sync<'_>, plan: &Plan) -> Result<Vec<Material>
         .iter()
         .any(|draft| draft.recent.is_none() || needs_sight(draft))
         || !needs_receipts_of.is_empty();
-    let mut deltas = HashMap::new();
+    let (mut deltas, mut within) = (Changed::new(), Changed::new());
     if needs_query {
         // Taken after the views were looked at: it reaches at least as far as they do.
         let mut transaction = sync.engine.db.begin_read().await?;
         from_tables(sync, &mut transaction, &mut drafts, limit).await?;
         look_around(sync, &mut transaction, &mut drafts).await?;
         drafts.iter_mut().for_each(|draft| draft.cut(sync, limit));
-        deltas = changes_of(sync, &mut transaction, &drafts).await?;
+        (deltas, within) = changes_of(sync, &mut transaction, &drafts).await?;
         let mut receipts = receipts_of(sync, &mut transaction, &needs_receipts_of).await?;
         for draft in &mut drafts {
             if let Some((recent, receipts)) = draft.recent.as_mut().zip(receipts.remove(&draft.room.nid)) {
@@ -167,8 +165,9 @@ pub(super) async fn gather(sync: &Sync<'_>, plan: &Plan) -> Result<Vec<Material>
         drafts.iter_mut().for_each(|draft| draft.cut(sync, limit));
     }
     let finished = drafts.into_iter().map(|draft| {
-        let delta = deltas.remove(&draft.room.nid).unwrap_or_default();
-        draft.finish(sync, &delta)
+        let of_room = |changed: &mut Changed| changed.remove(&draft.room.nid).unwrap_or_default();
+        let (delta, within) = (of_room(&mut deltas), of_room(&mut within));
+        draft.finish(sync, &delta, &within)
     });
     Ok(finished.collect())
 }
@@ -339,9 +338,11 @@ async fn from_tables(
     }
     for draft in drafts.iter_mut().filter(|draft| draft.recent.is_none()) {
         let mut recent = by_room.remove(&draft.room.nid).unwrap_or_default();
-        recent.limited = counts
+        // There may be more among the rows that were not read, unless nothing of the room is wanted.
+        let is_cut_off = counts
             .get(&draft.room.nid)
-            .is_some_and(|count| *count == rows_wanted)
+            .is_some_and(|count| *count == rows_wanted);
+        recent.limited = (is_cut_off && !lets_nothing_through(filter, &draft.room.id))
             || recent.events.len() > limit;
         draft.recent = Some(recent);
         draft.is_from_tables = true;
@@ -351,16 +352,16 @@ async fn from_tables(
 
 /// Whether an event of a room is for this client.
 fn is_told(sync: &Sync<'_>, event: &Event) -> bool {
-    matches(&sync.filter.room.timeline, event)
+    let filter = &sync.filter.room.timeline;
+    matches(filter, event)
+        && !excludes_room(filter, &event.room_id)
         && !sync.user.preferences.withholds(event, sync.requester.user_nid)
 }
 
-fn lets_all_through(filter: &RoomEventFilter) -> bool {
-    filter.types.is_none()
-        && filter.senders.is_none()
-        && filter.not_types.is_empty()
-        && filter.not_senders.is_empty()
-        && filter.url_filter.is_none()
+/// Whether the filter for a room's timeline may keep events back.
+pub(super) fn may_hide(sync: &Sync<'_>, room: &Room) -> bool {
+    let filter = &sync.filter.room.timeline;
+    !lets_all_through(filter) || excludes_room(filter, &room.id)
 }
 
 /// The position of the first event of the timeline that `events` makes; the one after the span if it is empty.
@@ -371,27 +372,43 @@ fn start_of(events: &[(Position, Arc<Event>)], limit: usize, upto: Position) -> 
         .map_or(Position(upto.0 + 1), |(position, _)| *position)
 }
 
+/// The last change of each key in a part of a span.
+type Changed = HashMap<RoomNid, Vec<StateChange>>;
+
 /// What changed between the start of each span and its timeline, or its end, for spans that memory didn't have and that
-/// aren't whole.
+/// aren't whole; and what changed from there on, for those whose timeline may hide it.
 async fn changes_of(
     sync: &Sync<'_>,
     connection: &mut Connection,
     drafts: &[Draft],
-) -> Result<HashMap<RoomNid, Vec<StateChange>>, Error> {
-    let spans: Vec<(RoomNid, Position, Position)> = drafts
+) -> Result<(Changed, Changed), Error> {
+    let unread: Vec<&Draft> = drafts
         .iter()
         .filter(|draft| draft.is_from_tables && !draft.span.whole && !draft.span.stateless)
-        .map(|draft| {
-            (
-                draft.room.nid,
-                draft.span.since,
-                Position(draft.end_of_state(sync).0 - 1),
-            )
-        })
         .collect();
-    let mut changes: HashMap<RoomNid, Vec<StateChange>> = HashMap::new();
+    let end = |draft: &Draft| Position(draft.end_of_state(sync).0 - 1);
+    let before: Vec<_> = unread
+        .iter()
+        .map(|draft| (draft.room.nid, draft.span.since, end(draft)))
+        .collect();
+    let within: Vec<_> = unread
+        .iter()
+        .filter(|draft| may_hide(sync, &draft.room))
+        .map(|draft| (draft.room.nid, end(draft), draft.span.upto))
+        .collect();
+    Ok((
+        last_changes(connection, &before).await?,
+        last_changes(connection, &within).await?,
+    ))
+}
+
+async fn last_changes(
+    connection: &mut Connection,
+    spans: &[(RoomNid, Position, Position)],
+) -> Result<Changed, Error> {
+    let mut changes = Changed::new();
     if !spans.is_empty() {
-        for (room_nid, change) in state_changes::between(connection, &spans).await? {
+        for (room_nid, change) in state_changes::between(connection, spans).await? {
             changes.entry(room_nid).or_default().push(change);
         }
     }
@@ -453,8 +470,9 @@ impl Draft {
         }
     }
 
-    /// Takes the state back to where it belongs. `delta` is what changed, for a span from the tables that isn't whole.
-    fn finish(self, sync: &Sync<'_>, delta: &[StateChange]) -> Material {
+    /// Takes the state back to where it belongs. `delta` and `within` are what [`changes_of`] found, for a span from the
+    /// tables that isn't whole.
+    fn finish(self, sync: &Sync<'_>, delta: &[StateChange], within: &[StateChange]) -> Material {
         let end = self.end_of_state(sync);
         let Self {
             room,
@@ -481,23 +499,38 @@ impl Draft {
             }
             state.clone()
         };
-        let current = take_back_to(span.upto);
-        let told: BTreeMap<KeyNid, Option<EventNid>> = if span.stateless {
+        let news = |change: &StateChange| (change.key_nid, change.new);
+        let changed = |after: Position, upto: Position| {
+            let changed = changes
+                .iter()
+                .filter(move |(position, _)| *position > after && *position <= upto);
+            changed.map(move |(_, change)| news(change))
+        };
+        let (current, before) = (take_back_to(span.upto), Position(end.0 - 1));
+        let read_apart = is_from_tables && !span.whole;
+        let mut told: BTreeMap<KeyNid, Option<EventNid>> = if span.stateless {
             BTreeMap::new()
         } else if span.whole {
-            let state = take_back_to(Position(end.0 - 1));
+            let state = take_back_to(before);
             state
                 .iter()
                 .map(|(key_nid, event_nid)| (key_nid, Some(event_nid)))
                 .collect()
-        } else if is_from_tables {
-            delta.iter().map(|change| (change.key_nid, change.new)).collect()
+        } else if read_apart {
+            delta.iter().map(news).collect()
         } else {
-            let within = changes
-                .iter()
-                .filter(|(position, _)| *position > span.since && *position < end);
-            within.map(|(_, change)| (change.key_nid, change.new)).collect()
+            changed(span.since, before).collect()
         };
+        if !span.stateless && may_hide(sync, &room) {
+            // State that the filter keeps out of the timeline would come nowhere else.
+            let shown: HashSet<KeyNid> = events.iter().filter_map(|(_, event)| event.key_nid).collect();
+            let within: BTreeMap<_, _> = if read_apart {
+                within.iter().map(news).collect()
+            } else {
+                changed(before, span.upto).collect()
+            };
+            told.extend(within.into_iter().filter(|(key_nid, _)| !shown.contains(key_nid)));
+        }
         Material {
             room,
             span,

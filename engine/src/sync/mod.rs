@@ -171,7 +171,7 @@ async fn present(engine: &Engine, requester: &Requester) -> Result<(LogHead, Arc
 async fn answer(sync: &Sync<'_>) -> Result<Response, Error> {
     let mut response = Response::default();
     let data = account::data(sync).await?;
-    let typing = typing::changed(sync);
+    let typing = typing::changed(sync).await?;
     let plan = Plan::make(sync, &data, typing.keys().copied()).await?;
     let materials = gather::gather(sync, &plan).await?;
     compose::compose(sync, &plan, materials, data, typing, &mut response).await?;

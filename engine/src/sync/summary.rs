@@ -1,16 +1,24 @@
 //! Room summaries: how many are in a room, and for one without a name, of whom its name can be made.
 
+use std::sync::Arc;
+
 use hearth_storage::{UserNid, log::Membership};
-use ruma::OwnedUserId;
+use ruma::{OwnedUserId, events::TimelineEventType};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::response::Summary;
 use crate::{
     Engine, Error,
+    events::Event,
     rooms::{Room, read},
 };
 
 /// Heroes of a summary, at most (client-server API, "Room summary").
 const HEROES: usize = 5;
+
+/// The types of the state that names a room: its name, else its alias.
+pub(super) const NAMES: [&str; 2] = ["m.room.name", "m.room.canonical_alias"];
 
 /// The summary of a room for one of its members.
 pub(super) async fn summary(engine: &Engine, room: &Room, viewer: UserNid) -> Result<Summary, Error> {
@@ -56,19 +64,31 @@ pub(super) async fn heroes(engine: &Engine, room: &Room, viewer: UserNid) -> Res
         .collect())
 }
 
-async fn has_name(engine: &Engine, room: &Room) -> Result<bool, Error> {
-    for (event_type, field) in [("m.room.name", "name"), ("m.room.canonical_alias", "alias")] {
-        let Some(event) = read::current_state_event(engine, room, event_type, "").await? else {
-            continue;
-        };
-        let content: serde_json::Value = serde_json::from_str(event.content().get()).unwrap_or_default();
-        if content
-            .get(field)
-            .and_then(serde_json::Value::as_str)
-            .is_some_and(|name| !name.is_empty())
-        {
-            return Ok(true);
-        }
+/// The current state events that name a room, [`NAMES`].
+pub(super) async fn naming_events(engine: &Engine, room: &Room) -> Result<Vec<Arc<Event>>, Error> {
+    let mut events = Vec::new();
+    for event_type in NAMES {
+        events.extend(read::current_state_event(engine, room, event_type, "").await?);
     }
-    Ok(false)
+    Ok(events)
+}
+
+async fn has_name(engine: &Engine, room: &Room) -> Result<bool, Error> {
+    #[derive(Deserialize)]
+    struct Content {
+        name: Option<Value>,
+        alias: Option<Value>,
+    }
+    let names = |event: &Arc<Event>| {
+        let content = serde_json::from_str::<Content>(event.content().get()).ok()?;
+        let name = match event.event_type() {
+            TimelineEventType::RoomName => content.name,
+            _ => content.alias,
+        };
+        name?.as_str().map(|name| !name.is_empty())
+    };
+    Ok(naming_events(engine, room)
+        .await?
+        .iter()
+        .any(|event| names(event) == Some(true)))
 }

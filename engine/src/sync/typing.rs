@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use hearth_storage::{RoomNid, UserNid, log::Membership};
+use ruma::UserId;
 use serde_json::{
     json,
     value::{RawValue, to_raw_value},
@@ -12,8 +13,8 @@ use super::Sync;
 use crate::{Engine, Error, tokens::Ephemeral};
 
 /// The rooms of the user in which who is typing has changed since the token; all in which someone types, where the
-/// token says nothing of it, or is from another run of the server.
-pub(super) fn changed(sync: &Sync<'_>) -> HashMap<RoomNid, Vec<UserNid>> {
+/// token says nothing of it, or is from another run of the server. What users who are ignored did is no change.
+pub(super) async fn changed(sync: &Sync<'_>) -> Result<HashMap<RoomNid, Vec<UserNid>>, Error> {
     let typing = &sync.engine.typing;
     let is_joined = |room_nid| {
         sync.user
@@ -25,11 +26,28 @@ pub(super) fn changed(sync: &Sync<'_>) -> HashMap<RoomNid, Vec<UserNid>> {
         .since_token
         .and_then(|token| token.ephemeral)
         .filter(|told| told.run == typing.run());
-    let rooms = match told {
+    let mut changed = match told {
         Some(told) => typing.changed_since(told.counter, is_joined),
         None => typing.present(is_joined),
     };
-    rooms.into_iter().collect()
+    if !changed.is_empty() && sync.user.preferences.ignores_anybody() {
+        let users: Vec<UserNid> = changed
+            .iter()
+            .flat_map(|room| room.by.iter().flatten().copied())
+            .collect();
+        let ids = sync.engine.interner.user_ids(&users).await?;
+        let is_heard =
+            |user_nid: &UserNid| ids.get(user_nid).is_none_or(|user_id| !is_ignored(sync, user_id));
+        changed.retain(|room| room.by.as_ref().is_none_or(|by| by.iter().any(is_heard)));
+    }
+    Ok(changed
+        .into_iter()
+        .map(|room| (room.room_nid, room.typists))
+        .collect())
+}
+
+fn is_ignored(sync: &Sync<'_>, user_id: &UserId) -> bool {
+    *user_id != *sync.requester.user_id && sync.user.preferences.ignores(user_id)
 }
 
 /// What a token says of typing now.
@@ -45,7 +63,7 @@ pub(super) async fn to_event(sync: &Sync<'_>, users: &[UserNid]) -> Result<Optio
     let ids = sync.engine.interner.user_ids(users).await?;
     let users = users.iter().filter_map(|user_nid| ids.get(user_nid));
     let users: Vec<_> = users
-        .filter(|user_id| **user_id == sync.requester.user_id || !sync.user.preferences.ignores(user_id))
+        .filter(|user_id| !is_ignored(sync, user_id))
         .collect();
     Ok(to_raw_value(&json!({ "type": "m.typing", "content": { "user_ids": users } })).ok())
 }

@@ -26,7 +26,7 @@ impl Server {
             .typing
             .present(any)
             .iter()
-            .map(|(_, users)| users.len())
+            .map(|room| room.typists.len())
             .sum()
     }
 }
@@ -51,7 +51,7 @@ async fn typing_ends_by_itself() {
     assert_eq!(server.typists(), 0);
     let changes = server.engine.typing.changed_since(before, any);
     assert_eq!(
-        changes.into_iter().map(|(_, users)| users).collect::<Vec<_>>(),
+        changes.into_iter().map(|room| room.typists).collect::<Vec<_>>(),
         [vec![]]
     );
 }
