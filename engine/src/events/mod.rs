@@ -1,8 +1,8 @@
 //! Events: parsed once, shared by everything that looks at them, and served to clients from here.
 
-mod fields;
 mod load;
 mod matching;
+mod member;
 mod relation;
 mod serve;
 
@@ -19,10 +19,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub(crate) use load::{EventStore, InRoom, stored_redacted_form};
-pub(crate) use fields::Fields;
-pub(crate) use matching::{
-    excludes_room, lets_all_through, lets_nothing_through, matches, matches_global, matches_in_room,
-};
+pub(crate) use matching::{excludes_room, glob, matches};
+pub(crate) use member::membership_named;
 pub use serve::{ClientFormat, Viewer};
 pub(crate) use serve::{redact, without_content};
 

@@ -1,7 +1,7 @@
 //! Rooms: their heads in memory, what is decided on them, and what is read of them.
 
 pub(crate) mod aggregations;
-mod annotations;
+mod checks;
 mod commit;
 pub mod context;
 pub mod create;
@@ -13,6 +13,7 @@ mod load;
 mod members;
 pub mod membership;
 pub mod messages;
+mod power;
 mod prune;
 pub mod read;
 mod registry;

@@ -12,7 +12,6 @@ use serde_json::value::RawValue;
 
 use super::{
     Room, StateMap, by_id,
-    decide::membership_in,
     messages::ReadError,
     serve,
     visibility::{self, Access},
@@ -174,7 +173,7 @@ pub async fn members(
         state = state_at(engine, requester, &room, at.parse()?).await?;
     }
     let wanted = |event: &Event| {
-        let membership = membership_in(event).map(serve::name_of);
+        let membership = event.membership().map(serve::name_of);
         match (request.membership, request.not_membership) {
             (None, None) => true,
             (is, is_not) => {
@@ -279,7 +278,7 @@ pub async fn joined_members(
         .filter_map(|event| {
             let user_id = event
                 .state_key()
-                .filter(|_| membership_in(&event) == Some(Membership::Join))?;
+                .filter(|_| event.membership() == Some(Membership::Join))?;
             let member = serde_json::from_str(event.content().get()).unwrap_or_default();
             Some((OwnedUserId::try_from(user_id).ok()?, member))
         });

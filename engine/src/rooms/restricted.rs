@@ -2,18 +2,10 @@
 //! API, "Restricted rooms"; room version 8).
 
 use hearth_storage::{UserNid, log::Membership};
-use ruma::{
-    OwnedRoomId, OwnedUserId,
-    events::room::power_levels::UserPowerLevel,
-    state_res::events::{RoomCreateEvent, RoomPowerLevelsEvent, RoomPowerLevelsIntField},
-};
+use ruma::{OwnedRoomId, OwnedUserId, state_res::events::RoomPowerLevelsIntField};
 use serde::Deserialize;
 
-use super::{
-    Room, by_id,
-    decide::{level_of, user_level},
-    read,
-};
+use super::{Room, by_id, power::Power, read};
 use crate::{Engine, Error, users};
 
 /// Rooms looked at for one join, at most.
@@ -87,21 +79,15 @@ async fn is_allowed(engine: &Engine, user_nid: UserNid, rules: &JoinRules) -> Re
 async fn member_who_may_invite(engine: &Engine, room: &Room) -> Result<Option<OwnedUserId>, Error> {
     let rules = &room.rules.authorization;
     let create = read::current_state_event(engine, room, "m.room.create", "").await?;
-    let creators = create.map(|create| RoomCreateEvent::new(create).creators(rules));
-    let Some(Ok(creators)) = creators else {
-        return Ok(None);
-    };
-    let levels = read::current_state_event(engine, room, "m.room.power_levels", "")
-        .await?
-        .map(RoomPowerLevelsEvent::new);
-    let Ok(needed) = level_of(levels.as_ref(), RoomPowerLevelsIntField::Invite, rules) else {
+    let levels = read::current_state_event(engine, room, "m.room.power_levels", "").await?;
+    let Some(Ok(power)) = create.map(|create| Power::by(create, levels, rules)) else {
         return Ok(None);
     };
     let members = room.local_members().unwrap_or_default();
     let ids = engine.interner.user_ids(&members).await?;
     let may_invite = |user_id: &&OwnedUserId| {
-        let level = user_level(levels.as_ref(), user_id, &creators, rules);
-        level.is_ok_and(|level: UserPowerLevel| level >= needed)
+        let may = power.may(user_id, RoomPowerLevelsIntField::Invite);
+        may.unwrap_or(false)
     };
     // In the order of their numbers: the same one each time.
     Ok(members

@@ -7,7 +7,7 @@ use hearth_storage::{
 };
 use serde::Deserialize;
 
-use super::{Room, decide::membership_in};
+use super::Room;
 use crate::{Engine, Error, events::Event};
 
 /// `history_visibility` of a room.
@@ -168,7 +168,7 @@ pub(crate) async fn load(
                 sight.visibility.push((*position, visibility));
             } else {
                 let membership = event
-                    .and_then(|event| membership_in(event))
+                    .and_then(|event| event.membership())
                     .unwrap_or(Membership::Leave);
                 sight.change_membership(*position, membership, change.new);
             }
