@@ -1,5 +1,6 @@
 //! Events: parsed once, shared by everything that looks at them, and served to clients from here.
 
+mod fields;
 mod load;
 mod matching;
 mod member;
@@ -19,7 +20,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub(crate) use load::{EventStore, InRoom, stored_redacted_form};
-pub(crate) use matching::{excludes_room, glob, matches};
+pub(crate) use fields::Fields;
+pub(crate) use matching::{
+    excludes_room, lets_all_through, lets_nothing_through, matches, matches_global, matches_in_room,
+};
 pub(crate) use member::membership_named;
 pub use serve::{ClientFormat, Viewer};
 pub(crate) use serve::{redact, without_content};

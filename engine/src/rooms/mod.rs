@@ -1,6 +1,7 @@
 //! Rooms: their heads in memory, what is decided on them, and what is read of them.
 
 pub(crate) mod aggregations;
+mod annotations;
 mod checks;
 mod commit;
 pub mod context;
