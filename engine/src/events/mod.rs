@@ -1,6 +1,7 @@
 //! Events: parsed once, shared by everything that looks at them, and served to clients from here.
 
 mod fields;
+pub(crate) mod json;
 mod load;
 mod matching;
 mod member;

@@ -17,6 +17,7 @@ pub mod messages;
 mod power;
 mod prune;
 pub mod read;
+pub(crate) mod receive;
 mod registry;
 pub mod relations;
 mod restricted;
