@@ -6,6 +6,7 @@ use hearth_storage::{
     Database, NumberSource,
     log::{InProcessTail, LogTail},
 };
+use ruma::{serde::Base64, signatures::PublicKeySet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     profiles::propagate::{self, Propagations},
     receipts::Turns,
     remote::{NoRemoteServers, RemoteServers},
-    rooms::Rooms,
+    rooms::{Inbox, Rooms, States, receive::inbox},
     sync::ToldMembers,
     transactions::Transactions,
     typing::Typing,
@@ -59,6 +60,8 @@ pub struct Engine {
     pub(crate) interner: Interner,
     pub(crate) events: EventStore,
     pub(crate) rooms: Rooms,
+    pub(crate) states: States,
+    pub(crate) inbox: Inbox,
     pub(crate) users: Users,
     pub(crate) transactions: Transactions,
     pub(crate) waiting: Waiting,
@@ -108,6 +111,7 @@ impl Engine {
         tokio::spawn(upkeep(Arc::downgrade(&engine)));
         tokio::spawn(notices::hear(Arc::downgrade(&engine)));
         tokio::spawn(propagate::resume(Arc::downgrade(&engine)));
+        tokio::spawn(inbox::resume(Arc::downgrade(&engine)));
         Ok(engine)
     }
 
@@ -141,14 +145,24 @@ impl Engine {
         self.unread.clear();
     }
 
+    /// This server's name and the public key that it signs with, as signatures of its own are verified.
+    pub(crate) fn own_public_keys(&self) -> (String, PublicKeySet) {
+        let pair = self.signing_key.pair();
+        let key_id = format!("ed25519:{}", pair.version());
+        let key = Base64::new(pair.public_key().to_vec());
+        (self.config.server_name.to_string(), PublicKeySet::from([(key_id, key)]))
+    }
+
     fn new(config: Config, db: Database, signing_key: SigningKey, outside: Outside, log: Log) -> Self {
         let Outside { clock, entropy, remote, .. } = outside;
         Self {
             accounts: Arc::new(Accounts::new(&*entropy)),
-            events: EventStore::new(config.room_memory_bytes / 2),
+            events: EventStore::new(config.room_memory_bytes / 2, Arc::clone(&clock)),
             interner: Interner::new(db.clone()),
             numbers: db.numbers(),
             rooms: Rooms::new(config.room_memory_bytes / 2),
+            states: States::new(),
+            inbox: Inbox::default(),
             users: Users::new(),
             transactions: Transactions::new(),
             waiting: Waiting::default(),

@@ -56,6 +56,21 @@ impl Interner {
         Ok(user_nid)
     }
 
+    /// The numbers of users, given now if need be, in their order.
+    pub async fn users(&self, user_ids: &[&UserId]) -> Result<Vec<UserNid>, StorageError> {
+        let cached: Option<Vec<UserNid>> = user_ids.iter().map(|id| self.user_nids.get(*id)).collect();
+        if let Some(nids) = cached {
+            return Ok(nids);
+        }
+        let names: Vec<&str> = user_ids.iter().map(|id| id.as_str()).collect();
+        let mut connection = self.db.acquire().await?;
+        let nids = users::intern_many(&mut connection, &names).await?;
+        for (user_id, nid) in user_ids.iter().zip(&nids) {
+            self.remember_user(*nid, user_id);
+        }
+        Ok(nids)
+    }
+
     /// The number of a user, if it has one: for a name that only a client has mentioned.
     pub async fn find_user(&self, user_id: &UserId) -> Result<Option<UserNid>, StorageError> {
         if let Some(user_nid) = self.user_nids.get(user_id) {
@@ -139,6 +154,34 @@ impl Interner {
         nids.first()
             .copied()
             .ok_or_else(|| StorageError::Damaged("a state key was not interned".to_owned()))
+    }
+
+    /// The numbers of a new user and of the user's member events, given in the caller's transaction: nobody's join has
+    /// to wait for them then. To be remembered once it is committed.
+    pub(crate) async fn new_user(
+        &self,
+        connection: &mut Connection,
+        user_id: &UserId,
+    ) -> Result<(UserNid, KeyNid), StorageError> {
+        let member_type = match self.types.get("m.room.member") {
+            Some(type_nid) => vec![type_nid],
+            None => interned::intern_types(connection, &["m.room.member"]).await?,
+        };
+        let user_nid = users::intern(connection, user_id.as_str()).await?;
+        let keys: Vec<(TypeNid, &str)> = member_type
+            .into_iter()
+            .map(|type_nid| (type_nid, user_id.as_str()))
+            .collect();
+        let key_nid = interned::intern_keys(connection, &keys).await?.pop();
+        let key_nid =
+            key_nid.ok_or_else(|| StorageError::Damaged("a state key was not interned".to_owned()))?;
+        Ok((user_nid, key_nid))
+    }
+
+    /// Remembers what [`Interner::new_user`] gave.
+    pub(crate) fn remember_new_user(&self, (user_nid, key_nid): (UserNid, KeyNid), user_id: &UserId) {
+        self.remember_user(user_nid, user_id);
+        self.remember_key(key_nid, ("m.room.member".into(), user_id.as_str().into()));
     }
 
     /// The number of a state key that only a client has mentioned; nothing if no event ever had it.

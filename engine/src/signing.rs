@@ -1,6 +1,6 @@
 //! The server's signing key.
 
-use ruma::signatures::Ed25519KeyPair;
+use ruma::{OwnedServerSigningKeyId, signatures::Ed25519KeyPair};
 
 /// The PKCS#8 wrapping of an ed25519 seed (RFC 8410), which is the only form ruma takes.
 const PKCS8_PREFIX: [u8; 16] = [
@@ -33,8 +33,19 @@ impl SigningKey {
             .map_err(|error| SigningKeyError(error.to_string()))
     }
 
+    /// The name under which others find it: `ed25519:version`.
+    pub fn id(&self) -> OwnedServerSigningKeyId {
+        let id = format!("ed25519:{}", self.0.version());
+        id.try_into().unwrap_or_else(|_| unreachable!("a version was checked when the key was made"))
+    }
+
+    /// Its public half, 32 bytes.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.0.public_key()
+    }
+
     /// The key pair as ruma signs with it.
-    pub(crate) fn pair(&self) -> &Ed25519KeyPair {
+    pub fn pair(&self) -> &Ed25519KeyPair {
         &self.0
     }
 }

@@ -84,23 +84,25 @@ impl Database {
             .map_err(StorageError::Migration)
     }
 
+    // Boxed, here and below: waiting for a connection takes 4 KiB, which whoever calls this would have room for as long
+    // as their request goes on, a sync that waits for minutes as well.
+
     /// A connection whose statements commit one by one.
     pub async fn acquire(&self) -> Result<Pooled> {
-        Ok(Pooled(self.pool.acquire().await?))
+        Ok(Pooled(Box::pin(self.pool.acquire()).await?))
     }
 
     /// An ordinary transaction (read committed).
     pub async fn begin(&self) -> Result<Transaction> {
-        Ok(Transaction(self.pool.begin().await?))
+        Ok(Transaction(Box::pin(self.pool.begin()).await?))
     }
 
     /// A read of several queries that sees one moment: repeatable read, read only.
     pub async fn begin_read(&self) -> Result<Transaction> {
-        let transaction = self
+        let begin = self
             .pool
-            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await?;
-        Ok(Transaction(transaction))
+            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        Ok(Transaction(Box::pin(begin).await?))
     }
 
     /// A connection outside the pool, with time-outs of seconds, for a task that keeps it.

@@ -1,6 +1,6 @@
 //! Stored events, by number, ID, position and place in their room.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     Connection, DeviceNid, EventNid, KeyNid, Position, Result, RoomNid, StateNid, TypeNid, UserNid,
@@ -10,14 +10,41 @@ use crate::{
 /// A stored event.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
-    /// What was stored.
+    /// What was stored, without the request that made it: that is for [`add_transactions`] to say.
     pub event: NewEvent,
     /// Its position in the log; 0 for one that is not live.
     pub position: Position,
     /// Second part of its place in the room: 0 for a live event.
     pub sub: i32,
+    /// Whether it counts.
+    pub status: EventStatus,
     /// The event that redacted it. `event.pdu` may still be the unredacted form.
     pub redacted_by: Option<EventNid>,
+}
+
+/// Whether an event counts in its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(i16)]
+pub enum EventStatus {
+    /// Accepted: it has a place in the room.
+    Accepted = 0,
+    /// Allowed where it was made, not by the state that the room had when it came. Clients don't see it.
+    SoftFailed = 1,
+    /// Not allowed.
+    Rejected = 2,
+    /// Known for what hangs on it, without a place in the room.
+    Outlier = 3,
+}
+
+impl EventStatus {
+    pub(crate) fn from_number(number: i16) -> Self {
+        match number {
+            0 => Self::Accepted,
+            1 => Self::SoftFailed,
+            2 => Self::Rejected,
+            _ => Self::Outlier,
+        }
+    }
 }
 
 /// A place in the order of a room, between or at events.
@@ -58,14 +85,12 @@ struct Row {
     replaces: Option<i64>,
     pdu: Vec<u8>,
     push_class: i16,
+    status: i16,
     redacted_by: Option<i64>,
-    device_nid: Option<i64>,
-    txn_id: Option<Vec<u8>>,
 }
 
 impl From<Row> for StoredEvent {
     fn from(row: Row) -> Self {
-        let transaction = row.device_nid.zip(row.txn_id);
         Self {
             event: NewEvent {
                 event_nid: EventNid(row.event_nid),
@@ -80,10 +105,14 @@ impl From<Row> for StoredEvent {
                 replaces: row.replaces.map(EventNid),
                 pdu: text(row.pdu),
                 push_class: row.push_class,
-                transaction: transaction.map(|(device_nid, txn_id)| (DeviceNid(device_nid), text(txn_id))),
+                transaction: None,
+                auth_nids: Vec::new(),
+                is_stored: true,
+                after_gap: false,
             },
             position: Position(row.position.unwrap_or(0)),
             sub: row.sub,
+            status: EventStatus::from_number(row.status),
             redacted_by: row.redacted_by.map(EventNid),
         }
     }
@@ -97,11 +126,10 @@ macro_rules! select_events {
                       e.sequence AS "sequence?", e.sub AS "sub!", e.position AS "position?", e.type_nid AS "type_nid!",
                       e.key_nid AS "key_nid?", e.sender_nid AS "sender_nid!", e.state_after AS "state_after?",
                       e.origin_server_ts AS "origin_server_ts!", e.pdu AS "pdu!", e.push_class AS "push_class!",
-                      r.redaction_nid AS "redacted_by?",
-                      t.device_nid AS "device_nid?", t.txn_id AS "txn_id?", c.old_event_nid AS "replaces?"
+                      e.status AS "status!",
+                      r.redaction_nid AS "redacted_by?", c.old_event_nid AS "replaces?"
                FROM events e
                LEFT JOIN redactions r ON r.event_nid = e.event_nid
-               LEFT JOIN client_transactions t ON t.event_nid = e.event_nid
                LEFT JOIN state_changes c
                    ON c.room_nid = e.room_nid AND c.key_nid = e.key_nid AND c.position = e.position "# + $tail,
             $($argument),*
@@ -122,6 +150,159 @@ pub async fn by_nids(connection: &mut Connection, event_nids: &[EventNid]) -> Re
 pub async fn by_id(connection: &mut Connection, event_id: &str) -> Result<Option<StoredEvent>> {
     let packed = event_ids::pack(event_id);
     Ok(select_events!(connection, "WHERE e.event_id = $1 AND e.status = 0", &packed)?.pop())
+}
+
+/// Events by ID, whatever their status, in no order.
+pub async fn by_ids(connection: &mut Connection, event_ids: &[&str]) -> Result<Vec<StoredEvent>> {
+    let packed: Vec<Vec<u8>> = event_ids.iter().map(|id| event_ids::pack(id)).collect();
+    Ok(select_events!(connection, "WHERE e.event_id = ANY($1)", &packed)?)
+}
+
+/// What is known of an event, short of the event.
+#[derive(Debug, Clone)]
+pub struct KnownEvent {
+    /// Its number.
+    pub event_nid: EventNid,
+    /// Its ID.
+    pub event_id: String,
+    /// Its room.
+    pub room_nid: RoomNid,
+    /// Whether it counts.
+    pub status: EventStatus,
+    /// The state after it, where that is known.
+    pub state_after: Option<StateNid>,
+}
+
+/// Which of some events are known, in no order.
+pub async fn known(connection: &mut Connection, event_ids: &[&str]) -> Result<Vec<KnownEvent>> {
+    let packed: Vec<Vec<u8>> = event_ids.iter().map(|id| event_ids::pack(id)).collect();
+    let rows = sqlx::query!(
+        "SELECT event_nid, event_id, room_nid, status, state_after FROM events WHERE event_id = ANY($1)",
+        &packed
+    )
+    .fetch_all(connection)
+    .await?;
+    let known = rows.into_iter().map(|row| KnownEvent {
+        event_nid: EventNid(row.event_nid),
+        event_id: event_ids::unpack(&row.event_id),
+        room_nid: RoomNid(row.room_nid),
+        status: EventStatus::from_number(row.status),
+        state_after: row.state_after.map(StateNid),
+    });
+    Ok(known.collect())
+}
+
+/// The type and state key of state events among `event_nids`, in no order.
+pub async fn keys(connection: &mut Connection, event_nids: &[EventNid]) -> Result<Vec<(EventNid, KeyNid)>> {
+    let nids: Vec<i64> = event_nids.iter().map(|nid| nid.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT event_nid, key_nid AS "key_nid!" FROM events WHERE event_nid = ANY($1) AND key_nid IS NOT NULL"#,
+        &nids
+    )
+    .fetch_all(connection)
+    .await?;
+    let keys = rows.into_iter().map(|row| (EventNid(row.event_nid), KeyNid(row.key_nid)));
+    Ok(keys.collect())
+}
+
+/// Redactions of an event that came before it.
+pub async fn redactions_waiting_for(connection: &mut Connection, event_id: &str) -> Result<Vec<EventNid>> {
+    let packed = event_ids::pack(event_id);
+    let nids = sqlx::query_scalar!("SELECT redaction_nid FROM unmatched_redactions WHERE redacts = $1", &packed)
+        .fetch_all(connection)
+        .await?;
+    Ok(nids.into_iter().map(EventNid).collect())
+}
+
+/// An event to be stored without a position in the log.
+#[derive(Debug, Clone)]
+pub struct QuietEvent {
+    /// What is stored of it; `sequence`, `state_after` and `replaces` don't count.
+    pub event: Arc<NewEvent>,
+    /// Whether it counts.
+    pub status: EventStatus,
+    /// The state after it, where that is known.
+    pub state_after: Option<StateNid>,
+    /// For one of history that was fetched later: its place.
+    pub place: Option<Place>,
+}
+
+/// Stores events that no sync tells of: outliers, rejected and soft-failed ones, history fetched later. One that is
+/// stored already gets the status, state and place given here, unless it is accepted.
+pub async fn store_quietly(connection: &mut Connection, events: &[QuietEvent]) -> Result<()> {
+    let (mut nids, mut rooms, mut types, mut keys, mut senders) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut times, mut ids, mut pdus, mut classes) = (vec![], vec![], vec![], vec![]);
+    let (mut statuses, mut states, mut sequences, mut subs) = (vec![], vec![], vec![], vec![]);
+    for quiet in events {
+        let event = &quiet.event;
+        nids.push(event.event_nid.0);
+        rooms.push(event.room_nid.0);
+        types.push(event.type_nid.0);
+        keys.push(event.key_nid.map(|nid| nid.0));
+        senders.push(event.sender_nid.0);
+        times.push(event.origin_server_ts);
+        ids.push(event_ids::pack(&event.event_id));
+        pdus.push(event.pdu.as_bytes().to_vec());
+        classes.push(event.push_class);
+        statuses.push(quiet.status as i16);
+        states.push(quiet.state_after.map(|nid| nid.0));
+        sequences.push(quiet.place.map(|place| place.sequence));
+        subs.push(quiet.place.map_or(0, |place| place.sub));
+    }
+    sqlx::query!(
+        r#"INSERT INTO events AS old (event_nid, room_nid, type_nid, key_nid, sender_nid, origin_server_ts, event_id, pdu,
+               push_class, status, state_after, sequence, sub)
+           SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+               $7::bytea[], $8::bytea[], $9::smallint[], $10::smallint[], $11::bigint[], $12::bigint[], $13::int[])
+           ON CONFLICT ON CONSTRAINT events_event_id_key DO UPDATE SET status = least(old.status, excluded.status),
+               state_after = coalesce(excluded.state_after, old.state_after),
+               sequence = coalesce(excluded.sequence, old.sequence),
+               sub = CASE WHEN excluded.sequence IS NULL THEN old.sub ELSE excluded.sub END
+               WHERE old.status <> 0"#,
+        &nids,
+        &rooms,
+        &types,
+        &keys as &[Option<i64>],
+        &senders,
+        &times,
+        &ids,
+        &pdus,
+        &classes,
+        &statuses,
+        &states as &[Option<i64>],
+        &sequences as &[Option<i64>],
+        &subs
+    )
+    .execute(&mut *connection)
+    .await?;
+    store_auth(connection, events.iter().map(|quiet| &*quiet.event)).await
+}
+
+async fn store_auth(connection: &mut Connection, events: impl Iterator<Item = &NewEvent>) -> Result<()> {
+    let (mut nids, mut auth_nids) = (Vec::new(), Vec::new());
+    for event in events.filter(|event| event.key_nid.is_some()) {
+        for auth_nid in &event.auth_nids {
+            nids.push(event.event_nid.0);
+            auth_nids.push(auth_nid.0);
+        }
+        if event.auth_nids.is_empty() {
+            nids.push(event.event_nid.0);
+            auth_nids.push(0);
+        }
+    }
+    // Only where the event was stored under the number given: another may have come first.
+    sqlx::query!(
+        "INSERT INTO event_auth (event_nid, auth_nids)
+         SELECT a.event_nid, coalesce(array_agg(a.auth_nid) FILTER (WHERE a.auth_nid <> 0), '{}')
+         FROM unnest($1::bigint[], $2::bigint[]) AS a (event_nid, auth_nid) JOIN events e ON e.event_nid = a.event_nid
+         GROUP BY a.event_nid
+         ON CONFLICT ON CONSTRAINT event_auth_pkey DO NOTHING",
+        &nids,
+        &auth_nids
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// The live events after `from` up to `to`, in order.
@@ -224,6 +405,34 @@ pub async fn place_at(connection: &mut Connection, room_nid: RoomNid, position: 
     .fetch_one(connection)
     .await?;
     Ok(Place { sequence, sub: 0 })
+}
+
+/// Says of each of `events` which request made it, where that is remembered. A query of its own, since it matters to
+/// few who read events: only the device that sent one wants to know, and only for some days.
+pub async fn add_transactions<'a>(
+    connection: &mut Connection,
+    events: impl IntoIterator<Item = &'a mut StoredEvent>,
+) -> Result<()> {
+    let mut events: HashMap<i64, &mut StoredEvent> = events
+        .into_iter()
+        .map(|stored| (stored.event.event_nid.0, stored))
+        .collect();
+    if events.is_empty() {
+        return Ok(());
+    }
+    let nids: Vec<i64> = events.keys().copied().collect();
+    let rows = sqlx::query!(
+        "SELECT event_nid, device_nid, txn_id FROM client_transactions WHERE event_nid = ANY($1)",
+        &nids
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in rows {
+        if let Some(stored) = events.get_mut(&row.event_nid) {
+            stored.event.transaction = Some((DeviceNid(row.device_nid), text(row.txn_id)));
+        }
+    }
+    Ok(())
 }
 
 /// The event a request of a device made, if it made one.

@@ -1,9 +1,13 @@
 //! Interned event types and state keys.
 
-use crate::{Connection, KeyNid, Result, TypeNid};
+use crate::{Connection, KeyNid, Result, StorageError, TypeNid};
 
 /// The numbers of event types, given now to those that have none, in their order.
 pub async fn intern_types(connection: &mut Connection, types: &[&str]) -> Result<Vec<TypeNid>> {
+    let found = find_types(connection, types).await?;
+    if let Some(nids) = found.into_iter().collect() {
+        return Ok(nids);
+    }
     let mut names: Vec<Vec<u8>> = types.iter().map(|name| name.as_bytes().to_vec()).collect();
     // In one order everywhere, so that two transactions don't wait for each other.
     names.sort_unstable();
@@ -16,22 +20,38 @@ pub async fn intern_types(connection: &mut Connection, types: &[&str]) -> Result
     )
     .execute(&mut *connection)
     .await?;
+    all_interned(find_types(connection, types).await?)
+}
+
+/// The numbers of event types, in their order; nothing for one that has none.
+async fn find_types(connection: &mut Connection, types: &[&str]) -> Result<Vec<Option<TypeNid>>> {
+    let names: Vec<Vec<u8>> = types.iter().map(|name| name.as_bytes().to_vec()).collect();
     let rows = sqlx::query!(
-        "SELECT type_nid, event_type FROM event_types WHERE event_type = ANY($1)",
+        r#"SELECT t.type_nid AS "type_nid?" FROM unnest($1::bytea[]) WITH ORDINALITY AS n (name, place)
+           LEFT JOIN event_types t ON t.event_type = n.name ORDER BY n.place"#,
         &names
     )
     .fetch_all(connection)
     .await?;
-    let nid_of = |name: &str| {
-        rows.iter()
-            .find(|row| row.event_type == name.as_bytes())
-            .map(|row| TypeNid(row.type_nid))
-    };
-    Ok(types.iter().filter_map(|name| nid_of(name)).collect())
+    Ok(rows.into_iter().map(|row| row.type_nid.map(TypeNid)).collect())
+}
+
+fn all_interned<T>(nids: Vec<Option<T>>) -> Result<Vec<T>> {
+    nids.into_iter()
+        .collect::<Option<_>>()
+        .ok_or_else(|| StorageError::Damaged("a name was interned and has no number".to_owned()))
 }
 
 /// The numbers of state keys, given now to those that have none, in their order.
+///
+/// On a connection outside a transaction a new number is on the disk when this returns. It must be, although no event
+/// names it yet: were it lost with a crash of the database it would be given again, to another key, while this process
+/// goes on with what it remembers.
 pub async fn intern_keys(connection: &mut Connection, keys: &[(TypeNid, &str)]) -> Result<Vec<KeyNid>> {
+    let found = find_keys(connection, keys).await?;
+    if let Some(nids) = found.into_iter().collect() {
+        return Ok(nids);
+    }
     let mut sorted: Vec<(i64, Vec<u8>)> = keys
         .iter()
         .map(|(nid, key)| (nid.0, key.as_bytes().to_vec()))
@@ -50,9 +70,7 @@ pub async fn intern_keys(connection: &mut Connection, keys: &[(TypeNid, &str)]) 
     )
     .execute(&mut *connection)
     .await?;
-    find_keys(connection, keys)
-        .await
-        .map(|found| found.into_iter().flatten().collect())
+    all_interned(find_keys(connection, keys).await?)
 }
 
 /// The numbers of state keys, in their order; nothing for one that has none.
@@ -93,11 +111,5 @@ pub async fn keys_by_nids(
 
 /// The number of an event type, if it has one.
 pub async fn find_type(connection: &mut Connection, event_type: &str) -> Result<Option<TypeNid>> {
-    let nid = sqlx::query_scalar!(
-        "SELECT type_nid FROM event_types WHERE event_type = $1",
-        event_type.as_bytes()
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(nid.map(TypeNid))
+    Ok(find_types(connection, &[event_type]).await?.pop().flatten())
 }

@@ -61,6 +61,20 @@ where
     }
 }
 
+/// Stores a state outside the log: it counts when an event, or the head of a room, refers to it.
+pub async fn insert(connection: &mut Connection, state: &NewState) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO states (state_nid, previous_nid, depth, body) VALUES ($1, $2, $3, $4)",
+        state.state_nid.0,
+        state.previous_nid.map(|nid| nid.0),
+        state.depth,
+        &state.body
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Loads states, each by its chain of deltas, with one query for all of them.
 pub async fn load(connection: &mut Connection, state_nids: &[StateNid]) -> Result<Vec<LoadedState>> {
     let nids: Vec<i64> = state_nids.iter().map(|nid| nid.0).collect();

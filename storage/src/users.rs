@@ -42,3 +42,24 @@ pub async fn by_nids(connection: &mut Connection, user_nids: &[UserNid]) -> Resu
         .map(|row| (UserNid(row.user_nid), row.user_id))
         .collect())
 }
+
+/// The numbers of users, given now to those that have none, in their order.
+pub async fn intern_many(connection: &mut Connection, user_ids: &[&str]) -> Result<Vec<UserNid>> {
+    let ids: Vec<String> = user_ids.iter().map(|id| (*id).to_owned()).collect();
+    sqlx::query!(
+        "INSERT INTO users (user_id) SELECT DISTINCT n.user_id FROM unnest($1::text[]) AS n (user_id)
+         WHERE NOT EXISTS (SELECT FROM users u WHERE u.user_id = n.user_id) ORDER BY n.user_id
+         ON CONFLICT ON CONSTRAINT users_user_id_key DO NOTHING",
+        &ids
+    )
+    .execute(&mut *connection)
+    .await?;
+    let nids = sqlx::query_scalar!(
+        r#"SELECT u.user_nid AS "user_nid!" FROM unnest($1::text[]) WITH ORDINALITY AS n (user_id, place)
+           JOIN users u USING (user_id) ORDER BY n.place"#,
+        &ids
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(nids.into_iter().map(UserNid).collect())
+}

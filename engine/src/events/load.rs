@@ -10,6 +10,7 @@ use quick_cache::{Weighter, sync::Cache};
 use ruma::{RoomId, room_version_rules::RoomVersionRules};
 
 use super::{Event, redact, serve::redacted_pdu, without_content};
+use crate::{Clock, transactions};
 
 #[derive(Debug, Clone)]
 struct ByWeight;
@@ -26,6 +27,7 @@ pub(crate) struct EventStore {
     cache: Cache<EventNid, Arc<Event>, ByWeight>,
     /// Events redacted lately: whoever read one of them just before must not put it back.
     redacted: Cache<EventNid, ()>,
+    clock: Arc<dyn Clock>,
 }
 
 /// Redacted events that are remembered as such.
@@ -39,11 +41,12 @@ pub(crate) struct InRoom<'a> {
 }
 
 impl EventStore {
-    pub fn new(bytes: u64) -> Self {
+    pub fn new(bytes: u64, clock: Arc<dyn Clock>) -> Self {
         let estimated_items = usize::try_from(bytes / 2048).unwrap_or(usize::MAX);
         Self {
             cache: Cache::with_weighter(estimated_items, bytes, ByWeight),
             redacted: Cache::new(REDACTED),
+            clock,
         }
     }
 
@@ -63,6 +66,11 @@ impl EventStore {
                 self.cache.remove(&event_nid);
             }
         }
+    }
+
+    /// Forgets an event: what is stored of it has changed.
+    pub fn forget(&self, event_nid: EventNid) {
+        self.cache.remove(&event_nid);
     }
 
     /// Forgets everything: the log has parted from what was seen.
@@ -117,10 +125,15 @@ impl EventStore {
     pub async fn admit<'a>(
         &self,
         connection: &mut Connection,
-        stored: Vec<StoredEvent>,
+        mut stored: Vec<StoredEvent>,
         room_of: impl Fn(RoomNid) -> Option<InRoom<'a>>,
     ) -> Result<Vec<Arc<Event>>, StorageError> {
         let redactions = self.redactions_of(connection, &stored, &room_of).await?;
+        let remembered_since = self.clock.now_ms() - transactions::KEEP_MS;
+        let may_have_transaction = stored.iter_mut().filter(|row| {
+            row.event.origin_server_ts >= remembered_since && self.cache.get(&row.event.event_nid).is_none()
+        });
+        events::add_transactions(connection, may_have_transaction).await?;
         let mut admitted = Vec::with_capacity(stored.len());
         for row in stored {
             // The row may be a moment older than the cache, never newer in anything but its redaction.
@@ -180,7 +193,7 @@ fn parse(
     room: InRoom<'_>,
     redaction: Option<&Arc<Event>>,
 ) -> Result<Event, super::ParseError> {
-    let event = Event::parse(&row.event, row.sub, room.room_id, room.rules)?;
+    let event = Event::parse(&row.event, row.sub, room.room_id, room.rules)?.with_status(row.status);
     match redaction {
         Some(redaction) => redact(&event, redaction, room.rules),
         None => Ok(event),

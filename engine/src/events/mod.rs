@@ -11,7 +11,8 @@ mod serve;
 use std::sync::{Arc, OnceLock};
 
 use hearth_storage::{
-    DeviceNid, EventNid, KeyNid, RoomNid, StateNid, TypeNid, UserNid, events::Place, log::NewEvent,
+    DeviceNid, EventNid, KeyNid, RoomNid, StateNid, TypeNid, UserNid, events::{EventStatus, Place},
+    log::NewEvent,
 };
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
@@ -20,8 +21,8 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub(crate) use load::{EventStore, InRoom, stored_redacted_form};
 pub(crate) use fields::Fields;
+pub(crate) use load::{EventStore, InRoom, stored_redacted_form};
 pub(crate) use matching::{
     excludes_room, lets_all_through, lets_nothing_through, matches, matches_global, matches_in_room,
 };
@@ -56,6 +57,8 @@ pub struct Event {
     pub(crate) push_class: i16,
     /// The request that made it, for the device that sent it.
     pub transaction: Option<(DeviceNid, Arc<str>)>,
+    /// Whether it counts in its room.
+    pub status: EventStatus,
     /// The event that redacted it; [`Event::pdu`] is then the redacted form.
     pub redacted_because: Option<Arc<Event>>,
     /// The event as federation carries it.
@@ -130,11 +133,22 @@ impl Event {
             replaces: stored.replaces,
             push_class: stored.push_class,
             transaction: stored.transaction.clone(),
+            status: EventStatus::Accepted,
             redacted_because: None,
             pdu: Arc::clone(&stored.pdu),
             parsed,
             client_json: OnceLock::new(),
         })
+    }
+
+    /// The same, of another status than accepted.
+    pub(crate) fn with_status(self, status: EventStatus) -> Self {
+        Self { status, ..self }
+    }
+
+    /// Whether it was rejected: not allowed by what authorises it, or by the state before it.
+    pub fn is_rejected(&self) -> bool {
+        self.status == EventStatus::Rejected
     }
 
     /// The sender.
@@ -222,6 +236,6 @@ impl ruma::state_res::Event for Event {
     }
 
     fn rejected(&self) -> bool {
-        false
+        self.is_rejected()
     }
 }

@@ -229,7 +229,10 @@ pub(crate) fn without_content(event: &Event, rules: &RoomVersionRules) -> Result
         // There is nothing left to be notified of.
         push_class: 0,
         transaction: event.transaction.clone(),
+        auth_nids: Vec::new(),
+        is_stored: true,
+        after_gap: false,
     };
     let room_id: &RoomId = &event.room_id;
-    Event::parse(&stored, event.place.sub, room_id, rules)
+    Ok(Event::parse(&stored, event.place.sub, room_id, rules)?.with_status(event.status))
 }

@@ -80,6 +80,7 @@ async fn begin_generation(engine: &Engine, generation: i32) {
     engine.rooms.clear();
     engine.users.clear();
     engine.events.clear();
+    engine.states.clear();
     engine.unread.clear();
     engine.transactions.clear();
     engine.told_members.clear();

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use ruma::{
+    EventId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::AuthorizationRules,
     state_res::{check_state_dependent_auth_rules, check_state_independent_auth_rules},
@@ -63,4 +64,15 @@ pub(super) fn check_auth_rules_by_state(
         check_state_dependent_auth_rules(rules, event, state)
     };
     checked.map_err(NotAuthorised)
+}
+
+/// "Passes authorisation rules based on the event's auth events": `event` finds them by ID, `state` by type and state key.
+pub(super) fn check_auth_rules_by_auth_events(
+    checked: &Arc<Event>,
+    rules: &AuthorizationRules,
+    event: impl Fn(&EventId) -> Option<Arc<Event>>,
+    state: impl Fn(&StateEventType, &str) -> Option<Arc<Event>>,
+) -> Result<(), NotAuthorised> {
+    check_state_independent_auth_rules(rules, checked, event).map_err(NotAuthorised)?;
+    check_state_dependent_auth_rules(rules, checked, state).map_err(NotAuthorised)
 }

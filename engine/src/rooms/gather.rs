@@ -2,12 +2,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use hearth_storage::{EventNid, KeyNid, StateNid, TypeNid, UserNid};
-use ruma::{OwnedUserId, UserId, events::StateEventType, room_version_rules::RoomVersionRules, state_res};
-use serde_json::value::to_raw_value;
+use hearth_storage::{EventNid, KeyNid, StateNid, TypeNid, UserNid, log::Membership};
+use ruma::{OwnedUserId, UserId, events::{StateEventType, TimelineEventType}, room_version_rules::RoomVersionRules, state_res};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Room, StateMap, decide::DecideError, draft::Draft};
-use crate::{Engine, Error, events::Event};
+use crate::{
+    Engine, Error,
+    events::{Event, membership_named},
+};
 
 /// State that goes with an invite, so that the invited can see what they are invited to (client-server API, "Stripped
 /// state").
@@ -44,7 +47,7 @@ pub(super) struct Names {
     pub auth_keys: Vec<(StateEventType, String, KeyNid)>,
     /// For a member event, whose it is.
     pub target: Option<(OwnedUserId, UserNid)>,
-    /// For an invite: the state that goes with it.
+    /// For an invite or a knock: the state that goes with it.
     pub stripped_keys: Vec<KeyNid>,
 }
 
@@ -108,19 +111,85 @@ impl Names {
     }
 }
 
+/// What the names of an event depend on.
+struct Subject<'a> {
+    event_type: &'a TimelineEventType,
+    sender: &'a UserId,
+    state_key: Option<&'a str>,
+    content: &'a RawValue,
+    /// For a member event.
+    membership: Option<Membership>,
+}
+
 async fn names_of(
     engine: &Engine,
     rules: &RoomVersionRules,
     draft: &Draft,
     event_nid: EventNid,
 ) -> Result<Names, DecideError> {
-    let event_type = draft.event_type.to_string();
+    let content = to_raw_value(&draft.content).map_err(|error| DecideError::Forbidden(error.to_string()))?;
+    let subject = Subject {
+        event_type: &draft.event_type,
+        sender: &draft.sender,
+        state_key: draft.state_key.as_deref(),
+        content: &content,
+        membership: draft.membership().and_then(membership_named),
+    };
+    let target = target_of(&subject)?;
+    names_of_subject(engine, rules, &subject, target, event_nid).await
+}
+
+/// The numbers that a received event needs besides those it has.
+pub(super) async fn names_of_event(
+    engine: &Engine,
+    rules: &RoomVersionRules,
+    event: &Event,
+) -> Result<Names, Error> {
+    let subject = Subject {
+        event_type: event.event_type(),
+        sender: event.sender(),
+        state_key: event.state_key(),
+        content: event.content(),
+        membership: event.membership(),
+    };
+    let target = target_of(&subject).ok().flatten();
+    // Only the invited of this server need to see what they are invited to.
+    let is_local = target.is_some_and(|target| target.server_name() == engine.config.server_name);
+    let mut names = match names_of_subject(engine, rules, &subject, target, event.nid).await {
+        Ok(names) => names,
+        Err(DecideError::Failed(error)) => return Err(error),
+        Err(error) => return Err(Error::Damaged(format!("{} has no names: {error}", event.event_id))),
+    };
+    if !is_local {
+        names.stripped_keys.clear();
+    }
+    Ok(names)
+}
+
+/// For a member event, whose it is.
+fn target_of<'a>(subject: &Subject<'a>) -> Result<Option<&'a UserId>, DecideError> {
+    let Some(state_key) = subject.state_key.filter(|_| subject.membership.is_some()) else {
+        return Ok(None);
+    };
+    <&UserId>::try_from(state_key)
+        .map(Some)
+        .map_err(|_| DecideError::Forbidden("the state key of a member event is a user ID".to_owned()))
+}
+
+async fn names_of_subject(
+    engine: &Engine,
+    rules: &RoomVersionRules,
+    subject: &Subject<'_>,
+    target: Option<&UserId>,
+    event_nid: EventNid,
+) -> Result<Names, DecideError> {
+    let event_type = subject.event_type.to_string();
     let type_nid = engine.interner.types(&[&event_type]).await.map_err(Error::from)?;
     let type_nid = type_nid
         .first()
         .copied()
         .ok_or_else(|| Error::Damaged("an event type was not interned".to_owned()))?;
-    let key_nid = match &draft.state_key {
+    let key_nid = match subject.state_key {
         Some(state_key) => Some(
             engine
                 .interner
@@ -130,12 +199,11 @@ async fn names_of(
         ),
         None => None,
     };
-    let content = to_raw_value(&draft.content).map_err(|error| DecideError::Forbidden(error.to_string()))?;
     let auth_types = state_res::auth_types_for_event(
-        &draft.event_type,
-        &draft.sender,
-        draft.state_key.as_deref(),
-        &content,
+        subject.event_type,
+        subject.sender,
+        subject.state_key,
+        subject.content,
         &rules.authorization,
     )
     .map_err(DecideError::Forbidden)?;
@@ -153,28 +221,19 @@ async fn names_of(
         .zip(auth_keys)
         .map(|((event_type, key), nid)| (event_type, key, nid))
         .collect();
-    let target = match draft
-        .state_key
-        .as_deref()
-        .filter(|_| draft.membership().is_some())
-    {
-        Some(state_key) => {
-            let user_id = <&UserId>::try_from(state_key).map_err(|_| {
-                DecideError::Forbidden("the state key of a member event is a user ID".to_owned())
-            })?;
-            Some((
-                user_id.to_owned(),
-                engine.interner.user(user_id).await.map_err(Error::from)?,
-            ))
-        }
+    let target = match target {
+        Some(user_id) => Some((
+            user_id.to_owned(),
+            engine.interner.user(user_id).await.map_err(Error::from)?,
+        )),
         None => None,
     };
-    let stripped_keys = if draft.membership() == Some("invite") {
+    let stripped_keys = if matches!(subject.membership, Some(Membership::Invite | Membership::Knock)) {
         let mut names: Vec<(&str, &str)> = STRIPPED_TYPES
             .iter()
             .map(|event_type| (*event_type, ""))
             .collect();
-        names.push(("m.room.member", draft.sender.as_str()));
+        names.push(("m.room.member", subject.sender.as_str()));
         engine.interner.keys(&names).await.map_err(Error::from)?
     } else {
         Vec::new()

@@ -17,6 +17,8 @@ pub(super) struct Extremity {
     pub nid: EventNid,
     pub event_id: OwnedEventId,
     pub depth: i64,
+    /// The state after it.
+    pub state_nid: StateNid,
 }
 
 /// Where a room stands for the next decision.
@@ -24,7 +26,7 @@ pub(super) struct Extremity {
 pub(super) struct Head {
     /// The sequence number of the last event, queued ones included.
     pub sequence: i64,
-    /// At most twenty, which is what an event may name.
+    /// The newest by depth come last.
     pub extremities: Vec<Extremity>,
     pub state: StateMap,
     /// The number of the state, and how it is stored; nothing for a room without events.
@@ -90,6 +92,18 @@ impl HeadCell {
         self.0.lock().head.as_ref().map(|head| head.state.clone())
     }
 
+    /// The forward extremities, as far as there is a head.
+    pub fn extremities(&self) -> Vec<Extremity> {
+        let holder = self.0.lock();
+        holder.head.as_ref().map(|head| head.extremities.clone()).unwrap_or_default()
+    }
+
+    /// The current state with its number and how it is stored, as far as there is a head.
+    pub fn state_as_stored(&self) -> Option<(StateMap, Option<(StateNid, i16)>)> {
+        let holder = self.0.lock();
+        holder.head.as_ref().map(|head| (head.state.clone(), head.stored_state))
+    }
+
     /// Decides on the head: `decide` moves it and queues the change, or changes nothing and fails. Nothing when there
     /// is no head.
     pub fn decide<T, E>(
@@ -101,6 +115,21 @@ impl HeadCell {
         Some(decided.map(|decided| {
             holder.under_way += 1;
             (decided, Incarnation(holder.incarnation))
+        }))
+    }
+
+    /// The same, where deciding may also come to the result that nothing is to be changed: an inner error.
+    pub fn decide_on<T, N, E>(
+        &self,
+        decide: impl FnOnce(&mut Head) -> Result<Result<T, N>, E>,
+    ) -> Option<Result<Result<(T, Incarnation), N>, E>> {
+        let mut holder = self.0.lock();
+        let decided = decide(holder.head.as_mut()?);
+        Some(decided.map(|decided| {
+            decided.map(|decided| {
+                holder.under_way += 1;
+                (decided, Incarnation(holder.incarnation))
+            })
         }))
     }
 

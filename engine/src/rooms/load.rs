@@ -1,12 +1,14 @@
 //! Bringing rooms into memory: a fixed number of queries, however many rooms.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use hearth_storage::{
-    Connection, EventNid, KeyNid, RoomNid, StateNid, log, memberships,
+    Connection, EventNid, KeyNid, RoomNid, StateNid, UserNid, gaps,
+    log::{self, Membership},
+    memberships,
     rooms::{self, StoredHead},
     states,
 };
@@ -15,7 +17,7 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId};
 use super::{
     Room, StateMap,
     head::{Extremity, Head},
-    members::Member,
+    members::Members,
     view::View,
 };
 use crate::{Engine, Error, events::InRoom};
@@ -70,18 +72,21 @@ pub(crate) async fn load_views(engine: &Engine, room_nids: &[RoomNid]) -> Result
     let heads = rooms::heads(&mut transaction, &missing).await?;
     let mut states = load_states(&mut transaction, &heads).await?;
     let mut members = load_members(engine, &mut transaction, &missing).await?;
+    let mut gaps: HashMap<RoomNid, BTreeSet<i64>> = HashMap::new();
+    for gap in gaps::of_rooms(&mut transaction, &missing).await? {
+        gaps.entry(gap.room_nid).or_default().insert(gap.sequence);
+    }
     drop(transaction);
     for stored in heads {
         let Some(room) = admitted.get(&stored.room.room_nid) else {
             continue;
         };
         let (_, state) = states.remove(&stored.state_nid).unwrap_or_default();
-        let members = members
-            .remove(&room.nid)
-            .unwrap_or_default()
-            .into_iter()
-            .collect();
-        room.view.loaded(View::new(upto, stored.sequence, state, members));
+        let members = members.remove(&room.nid).unwrap_or_default();
+        let members = Members::of(members, &engine.config.server_name);
+        let mut view = View::new(upto, stored.sequence, state, members);
+        view.gaps = gaps.remove(&room.nid).unwrap_or_default();
+        room.view.loaded(view);
         found.push(Arc::clone(room));
     }
     Ok(found)
@@ -126,18 +131,17 @@ async fn load_members(
     engine: &Engine,
     connection: &mut Connection,
     room_nids: &[RoomNid],
-) -> Result<HashMap<RoomNid, Vec<(hearth_storage::UserNid, Member)>>, Error> {
+) -> Result<HashMap<RoomNid, Vec<(UserNid, Membership, OwnedUserId)>>, Error> {
     let mut members: HashMap<RoomNid, Vec<_>> = HashMap::new();
     for (room_nid, user_nid, membership, user_id) in memberships::of_rooms(connection, room_nids).await? {
         let Ok(user_id) = OwnedUserId::try_from(user_id) else {
             continue;
         };
-        let is_local = user_id.server_name() == engine.config.server_name;
         engine.interner.remember_user(user_nid, &user_id);
         members
             .entry(room_nid)
             .or_default()
-            .push((user_nid, Member { membership, is_local }));
+            .push((user_nid, membership, user_id));
     }
     Ok(members)
 }
@@ -172,6 +176,7 @@ pub(super) async fn load_head(engine: &Engine, room: &Room) -> Result<(), Error>
                 nid: event.nid,
                 event_id: event.event_id.clone(),
                 depth: event.depth(),
+                state_nid: event.state_after,
             })
             .collect(),
         state,

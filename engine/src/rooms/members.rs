@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use hearth_storage::{UserNid, log::Membership};
+use ruma::{OwnedServerName, OwnedUserId, ServerName};
 
 /// A member of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +11,18 @@ pub(crate) struct Member {
     pub membership: Membership,
     /// One of this server's users.
     pub is_local: bool,
+    server: ServerIndex,
+}
+
+/// Stands for a server among those of one room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ServerIndex(u32);
+
+/// A server with users in the room, now or once.
+#[derive(Debug)]
+struct Server {
+    name: OwnedServerName,
+    joined: usize,
 }
 
 /// Members by user, those who left or are banned included.
@@ -19,14 +32,31 @@ pub(crate) struct Members {
     joined: usize,
     invited: usize,
     local_joined: Arc<[UserNid]>,
+    servers: Vec<Server>,
+    server_indices: HashMap<OwnedServerName, ServerIndex>,
 }
 
 impl Members {
-    /// Sets the membership of a user.
-    pub fn set(&mut self, user_nid: UserNid, member: Member) {
-        let old = self.by_user.insert(user_nid, member);
-        self.count(old.map(|old| old.membership), -1);
-        self.count(Some(member.membership), 1);
+    /// The members of a room; `own` is this server's name.
+    pub fn of(members: impl IntoIterator<Item = (UserNid, Membership, OwnedUserId)>, own: &ServerName) -> Self {
+        let mut all = Self::default();
+        let mut local_joined = Vec::new();
+        for (user_nid, membership, user_id) in members {
+            let is_local = user_id.server_name() == own;
+            let member = all.member(membership, user_id.server_name(), is_local);
+            all.insert(user_nid, member);
+            if is_local && membership == Membership::Join {
+                local_joined.push(user_nid);
+            }
+        }
+        all.local_joined = local_joined.into();
+        all
+    }
+
+    /// Sets the membership of a user of `server`.
+    pub fn set(&mut self, user_nid: UserNid, membership: Membership, server: &ServerName, is_local: bool) {
+        let member = self.member(membership, server, is_local);
+        let old = self.insert(user_nid, member);
         let was_here = old.is_some_and(|old| old.is_local && old.membership == Membership::Join);
         let is_here = member.is_local && member.membership == Membership::Join;
         if was_here != is_here {
@@ -40,6 +70,48 @@ impl Members {
                     .collect()
             };
         }
+    }
+
+    fn member(&mut self, membership: Membership, server: &ServerName, is_local: bool) -> Member {
+        let next = ServerIndex(u32::try_from(self.servers.len()).unwrap_or(u32::MAX));
+        let server = *self.server_indices.entry(server.to_owned()).or_insert_with(|| {
+            self.servers.push(Server {
+                name: server.to_owned(),
+                joined: 0,
+            });
+            next
+        });
+        Member {
+            membership,
+            is_local,
+            server,
+        }
+    }
+
+    fn insert(&mut self, user_nid: UserNid, member: Member) -> Option<Member> {
+        let old = self.by_user.insert(user_nid, member);
+        for (member, step) in old.iter().map(|old| (old, -1)).chain([(&member, 1)]) {
+            self.count(Some(member.membership), step);
+            if member.membership == Membership::Join
+                && let Some(server) = self.servers.get_mut(member.server.0 as usize)
+            {
+                server.joined = server.joined.saturating_add_signed(step);
+            }
+        }
+        old
+    }
+
+    /// The servers that have joined users in the room, those with most first.
+    pub fn servers(&self) -> Vec<OwnedServerName> {
+        let mut present: Vec<&Server> = self.servers.iter().filter(|server| server.joined > 0).collect();
+        present.sort_by(|a, b| b.joined.cmp(&a.joined).then_with(|| a.name.cmp(&b.name)));
+        present.into_iter().map(|server| server.name.clone()).collect()
+    }
+
+    /// Whether a server has joined users in the room.
+    pub fn has_server(&self, server: &ServerName) -> bool {
+        let index = self.server_indices.get(server);
+        index.is_some_and(|index| self.servers.get(index.0 as usize).is_some_and(|server| server.joined > 0))
     }
 
     fn count(&mut self, membership: Option<Membership>, step: isize) {
@@ -82,53 +154,44 @@ impl Members {
     }
 }
 
-impl FromIterator<(UserNid, Member)> for Members {
-    fn from_iter<I: IntoIterator<Item = (UserNid, Member)>>(pairs: I) -> Self {
-        let by_user: HashMap<UserNid, Member> = pairs.into_iter().collect();
-        let having = |membership| {
-            by_user
-                .values()
-                .filter(|member| member.membership == membership)
-                .count()
-        };
-        let (joined, invited) = (having(Membership::Join), having(Membership::Invite));
-        let is_local_joined = |member: &Member| member.is_local && member.membership == Membership::Join;
-        let local_joined = by_user
-            .iter()
-            .filter(|(_, member)| is_local_joined(member))
-            .map(|(user_nid, _)| *user_nid)
-            .collect();
-        Self {
-            by_user,
-            joined,
-            invited,
-            local_joined,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use hearth_storage::{UserNid, log::Membership};
+    use ruma::{server_name, user_id};
 
-    use super::{Member, Members};
+    use super::Members;
 
     #[test]
     fn counts_follow_every_change_of_membership() {
         let (alice, bob) = (UserNid::from(1), UserNid::from(2));
-        let local = |membership| Member {
-            membership,
-            is_local: true,
-        };
-        let mut members = Members::from_iter([(alice, local(Membership::Join))]);
-        members.set(bob, local(Membership::Invite));
+        let here = server_name!("here");
+        let alice_id = user_id!("@alice:here").to_owned();
+        let mut members = Members::of([(alice, Membership::Join, alice_id)], here);
+        members.set(bob, Membership::Invite, here, true);
         assert_eq!((members.joined(), members.invited()), (1, 1));
-        members.set(bob, local(Membership::Join));
-        members.set(bob, local(Membership::Join));
+        members.set(bob, Membership::Join, here, true);
+        members.set(bob, Membership::Join, here, true);
         assert_eq!((members.joined(), members.invited()), (2, 0));
         assert_eq!(*members.local_joined(), [alice, bob]);
-        members.set(alice, local(Membership::Ban));
+        members.set(alice, Membership::Ban, here, true);
         assert_eq!((members.joined(), &*members.local_joined()), (1, &[bob][..]));
         assert_eq!(members.get(alice), Some(Membership::Ban));
+    }
+
+    #[test]
+    fn a_server_is_present_while_it_has_a_joined_user() {
+        let (alice, bob, carol) = (UserNid::from(1), UserNid::from(2), UserNid::from(3));
+        let (here, there) = (server_name!("here"), server_name!("there"));
+        let alice_id = user_id!("@alice:here").to_owned();
+        let mut members = Members::of([(alice, Membership::Join, alice_id)], here);
+        members.set(bob, Membership::Invite, there, false);
+        assert!(!members.has_server(there));
+        members.set(bob, Membership::Join, there, false);
+        members.set(carol, Membership::Join, there, false);
+        assert_eq!(members.servers(), [there, here]);
+        members.set(bob, Membership::Leave, there, false);
+        assert!(members.has_server(there));
+        members.set(carol, Membership::Ban, there, false);
+        assert_eq!(members.servers(), [here]);
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use hearth_storage::{RoomNid, UserNid};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use ruma::{OwnedRoomId, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName, room_version_rules::RoomVersionRules};
 
 use super::{
     head::HeadCell,
@@ -35,6 +35,8 @@ pub struct Room {
     pub(super) head: HeadCell,
     /// What the log says of it.
     pub(super) view: ViewCell,
+    /// Held by whoever takes in events of other servers: one after another.
+    pub(super) graph: tokio::sync::Mutex<()>,
     last_used: AtomicI64,
 }
 
@@ -52,6 +54,7 @@ impl Room {
             rules,
             head: HeadCell::default(),
             view: ViewCell::default(),
+            graph: tokio::sync::Mutex::new(()),
             last_used: AtomicI64::new(0),
         }
     }
@@ -64,6 +67,16 @@ impl Room {
     /// The joined users of this server, if the room is loaded.
     pub(crate) fn local_members(&self) -> Option<Arc<[UserNid]>> {
         self.view.read(|view| view.members.local_joined())
+    }
+
+    /// The servers that have joined users in the room, as far as it is loaded; those with most users first.
+    pub fn servers(&self) -> Vec<OwnedServerName> {
+        self.view.read(|view| view.members.servers()).unwrap_or_default()
+    }
+
+    /// Whether a server has joined users in the room.
+    pub fn has_server(&self, server: &ServerName) -> bool {
+        self.view.read(|view| view.members.has_server(server)).unwrap_or(false)
     }
 
     fn weight(&self) -> u64 {

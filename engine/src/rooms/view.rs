@@ -1,17 +1,21 @@
 //! What the log says of a room: its current state, members and latest entries, in memory. Brought up to date by the
 //! follower alone, entry by entry.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use hearth_storage::{
     EventNid, Position, UserNid,
-    log::{Entry, EntryKind, Receipt, StateChange},
+    log::{Entry, EntryKind, Membership, Receipt, StateChange},
 };
 use parking_lot::Mutex;
+use ruma::OwnedUserId;
 
 use super::{
     Room, StateMap,
-    members::{Member, Members},
+    members::Members,
 };
 use crate::{
     Engine,
@@ -69,6 +73,8 @@ pub(crate) struct View {
     pub state: StateMap,
     /// Everyone with a membership, leave and ban included.
     pub members: Members,
+    /// The sequence numbers of the live events before which history is missing here.
+    pub gaps: BTreeSet<i64>,
     /// The latest entries, in order: all of them after [`View::recent_since`].
     pub recent: VecDeque<RoomEntry>,
     /// See [`View::recent`].
@@ -86,6 +92,7 @@ impl View {
             sequence,
             state,
             members,
+            gaps: BTreeSet::new(),
             recent: VecDeque::new(),
             recent_since: upto,
             recent_bytes: 0,
@@ -132,8 +139,11 @@ impl View {
         }
         self.upto = position;
         match applied {
-            Applied::Event(event, changes) => {
+            Applied::Event(event, changes, after_gap) => {
                 self.sequence = event.place.sequence;
+                if after_gap {
+                    self.gaps.insert(event.place.sequence);
+                }
                 self.change_state(&changes);
                 self.push(RoomEntry {
                     position,
@@ -151,8 +161,9 @@ impl View {
                 position,
                 kind: RoomEntryKind::Receipt(receipt),
             }),
-            Applied::Membership(user_nid, member) => {
-                self.members.set(user_nid, member);
+            Applied::Membership(user_nid, membership, user_id, is_local) => {
+                self.members
+                    .set(user_nid, membership, user_id.server_name(), is_local);
             }
             Applied::Redacted(redacted) => redacted
                 .iter()
@@ -164,10 +175,10 @@ impl View {
 /// An entry with what it names fetched.
 #[derive(Debug, Clone)]
 enum Applied {
-    Event(Arc<Event>, Arc<[StateChange]>),
+    Event(Arc<Event>, Arc<[StateChange]>, bool),
     State(Arc<[StateChange]>),
     Receipt(Receipt),
-    Membership(UserNid, Member),
+    Membership(UserNid, Membership, OwnedUserId, bool),
     Redacted(Vec<Arc<Event>>),
 }
 
@@ -210,6 +221,13 @@ impl ViewCell {
         }
     }
 
+    /// What was fetched fills a gap: no history is missing there any more.
+    pub fn fill_gap(&self, sequence: i64) {
+        if let Cell::Loaded(view) = &mut *self.0.lock() {
+            view.gaps.remove(&sequence);
+        }
+    }
+
     fn apply(&self, position: Position, applied: Applied) {
         match &mut *self.0.lock() {
             Cell::Loading(pending) => pending.push((position, applied)),
@@ -243,22 +261,17 @@ async fn fetch(engine: &Arc<Engine>, room: &Room, entry: &Entry) -> Result<Optio
                     event
                 }
             };
-            Applied::Event(event, Arc::clone(changes))
+            Applied::Event(event, Arc::clone(changes), stored.after_gap)
         }
         EntryKind::State(_, changes) => Applied::State(Arc::clone(changes)),
         EntryKind::Receipt(receipt) => Applied::Receipt(receipt.clone()),
         EntryKind::Membership(change) => {
-            let user_ids = engine.interner.user_ids(&[change.user_nid]).await?;
-            let is_local = user_ids
-                .get(&change.user_nid)
-                .is_some_and(|user_id| user_id.server_name() == engine.config.server_name);
-            Applied::Membership(
-                change.user_nid,
-                Member {
-                    membership: change.membership,
-                    is_local,
-                },
-            )
+            let mut user_ids = engine.interner.user_ids(&[change.user_nid]).await?;
+            let Some(user_id) = user_ids.remove(&change.user_nid) else {
+                return Ok(None);
+            };
+            let is_local = user_id.server_name() == engine.config.server_name;
+            Applied::Membership(change.user_nid, change.membership, user_id, is_local)
         }
         EntryKind::Redaction(redaction) => {
             let wanted = [redaction.event_nid, redaction.redaction_nid];

@@ -21,6 +21,10 @@ pub struct Change {
     pub relations: Vec<Relation>,
     /// The requests that its events answer.
     pub transactions: Vec<ClientTransaction>,
+    /// Its events before which history is missing.
+    pub gaps: Vec<Gap>,
+    /// Its redactions of events that aren't known yet.
+    pub unmatched_redactions: Vec<UnmatchedRedaction>,
 }
 
 impl Change {
@@ -115,6 +119,32 @@ pub struct NewEvent {
     pub push_class: i16,
     /// The request that made it, for the device that sent it.
     pub transaction: Option<(DeviceNid, Arc<str>)>,
+    /// For a state event: the events that authorise it, as far as they are known. Not read back.
+    pub auth_nids: Vec<EventNid>,
+    /// It is stored already, not accepted: an outlier, mostly. Not read back.
+    pub is_stored: bool,
+    /// A live event before which history is missing. Read back with the log alone.
+    pub after_gap: bool,
+}
+
+/// Where history is missing: before a live event of the change.
+#[derive(Debug, Clone)]
+pub struct Gap {
+    /// The room.
+    pub room_nid: RoomNid,
+    /// The sequence number of the event.
+    pub sequence: i64,
+    /// The IDs of its predecessors that aren't known, or whose own predecessors aren't.
+    pub missing: Vec<String>,
+}
+
+/// A redaction that takes effect when what it redacts comes.
+#[derive(Debug, Clone)]
+pub struct UnmatchedRedaction {
+    /// The ID of the event to be redacted.
+    pub redacts: String,
+    /// The redaction.
+    pub redaction_nid: EventNid,
 }
 
 /// A state, packed (see [`crate::states`]).

@@ -6,8 +6,9 @@ use super::{
     change::{Change, Fact, HeadMove, Membership, MembershipChange, NewEvent, Relation, StateChange},
     fence::Fence,
     rows::{
-        AccountChangeRow, AccountDataRow, AliasRow, EventRow, HeadRow, MembershipRow, ReceiptRow,
-        RedactionRow, RelationRow, RoomRow, StateChangeRow, StateRow, TransactionRow,
+        AccountChangeRow, AccountDataRow, AliasRow, AuthRow, EventRow, GapRow, HeadRow, MembershipRow,
+        ReceiptRow, RedactionRow, RelationRow, RoomRow, StateChangeRow, StateRow, TransactionRow,
+        UnmatchedRedactionRow,
     },
     tail::{Entry, EntryKind},
 };
@@ -24,6 +25,11 @@ pub(super) struct Batch {
     rooms: Vec<RoomRow>,
     heads: HashMap<RoomNid, HeadRow>,
     events: Vec<EventRow>,
+    /// Events that are stored already and become live.
+    promoted: Vec<EventRow>,
+    auth: Vec<AuthRow>,
+    gaps: Vec<GapRow>,
+    unmatched_redactions: Vec<UnmatchedRedactionRow>,
     states: Vec<StateRow>,
     state_changes: Vec<StateChangeRow>,
     // Facts that replace others: within one batch only the latest of each key may reach the statement, which can't
@@ -79,17 +85,29 @@ impl Batch {
             depth: state.depth,
             body: state.body.clone(),
         }));
-        let (mut cause, first_event) = (None, self.events.len());
+        let (mut cause, first_event, first_promoted) = (None, self.events.len(), self.promoted.len());
         for fact in &change.facts {
             cause = self.add_fact(fact, cause);
         }
         let relations = change.relations.iter().filter_map(|relation| {
             let event = self.events[first_event..]
                 .iter()
+                .chain(&self.promoted[first_promoted..])
                 .find(|event| event.event_nid == relation.event_nid.0)?;
             Some(relation_row(relation, event))
         });
         self.relations.extend(relations);
+        self.gaps.extend(change.gaps.iter().map(|gap| GapRow {
+            room_nid: gap.room_nid.0,
+            sequence: gap.sequence,
+            missing: gap.missing.iter().map(|event_id| event_ids::pack(event_id)).collect(),
+        }));
+        let unmatched = change.unmatched_redactions.iter();
+        self.unmatched_redactions
+            .extend(unmatched.map(|unmatched| UnmatchedRedactionRow {
+                redacts: event_ids::pack(&unmatched.redacts),
+                redaction_nid: unmatched.redaction_nid.0,
+            }));
         self.aliases.extend(change.aliases.iter().map(|alias| AliasRow {
             alias: alias.alias.clone(),
             room_nid: alias.room_nid.0,
@@ -215,7 +233,18 @@ impl Batch {
     }
 
     fn add_event(&mut self, position: Position, event: &NewEvent) {
-        self.events.push(EventRow {
+        if event.key_nid.is_some() && !event.is_stored {
+            self.auth.push(AuthRow {
+                event_nid: event.event_nid.0,
+                auth_nids: event.auth_nids.iter().map(|nid| nid.0).collect(),
+            });
+        }
+        let rows = if event.is_stored {
+            &mut self.promoted
+        } else {
+            &mut self.events
+        };
+        rows.push(EventRow {
             event_nid: event.event_nid.0,
             room_nid: event.room_nid.0,
             sequence: Some(event.sequence),
@@ -288,7 +317,8 @@ impl Batch {
         let account_data: Vec<&AccountDataRow> = self.account_data.values().collect();
         let account_changes: Vec<&AccountChangeRow> = self.account_changes.values().collect();
         sqlx::query!(
-            "SELECT commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+            "SELECT commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                 $19, $20, $21, $22)",
             fence.generation,
             fence.epoch,
             fence.session,
@@ -307,6 +337,10 @@ impl Batch {
             &account_changes as _,
             &self.aliases as _,
             &self.relations as _,
+            &self.promoted as _,
+            &self.auth as _,
+            &self.gaps as _,
+            &self.unmatched_redactions as _,
         )
         .execute(connection)
         .await?;

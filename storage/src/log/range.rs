@@ -1,6 +1,9 @@
 //! Reading the log from its tables: what a tail has dropped, or never carried.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     change::{AccountData, Membership, MembershipChange, Receipt, Redaction, StateChange},
@@ -13,7 +16,11 @@ use crate::{Connection, EventNid, KeyNid, Position, Result, RoomNid, UserNid, ev
 pub async fn read_range(connection: &mut Connection, from: Position, to: Position) -> Result<Vec<Entry>> {
     let mut changes = state_changes(connection, from, to).await?;
     let mut entries = Vec::new();
-    for event in events::by_position(connection, from, to).await? {
+    let mut stored = events::by_position(connection, from, to).await?;
+    events::add_transactions(connection, &mut stored).await?;
+    let after_gaps = after_gaps(connection, from, to).await?;
+    for mut event in stored {
+        event.event.after_gap = after_gaps.contains(&event.position);
         let caused = changes
             .remove(&event.position)
             .map(|(_, changes)| changes)
@@ -55,6 +62,19 @@ pub async fn parted_at(connection: &mut Connection, since: i32) -> Result<Option
     .fetch_one(connection)
     .await?;
     Ok(row.map(Position))
+}
+
+async fn after_gaps(connection: &mut Connection, from: Position, to: Position) -> Result<HashSet<Position>> {
+    let positions = sqlx::query_scalar!(
+        r#"SELECT e.position AS "position!" FROM gaps g
+           JOIN events e ON e.room_nid = g.room_nid AND e.sequence = g.sequence AND e.sub = 0
+           WHERE e.position > $1 AND e.position <= $2"#,
+        from.0,
+        to.0
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(positions.into_iter().map(Position).collect())
 }
 
 type StateChanges = HashMap<Position, (RoomNid, Vec<StateChange>)>;

@@ -1,4 +1,4 @@
-//! The rows of a batch, as `commit_batch` (migration 1) takes them. Field order is that of the SQL types.
+//! The rows of a batch, as `commit_batch` (migrations 1 and 5) takes them. Field order is that of the SQL types.
 
 macro_rules! row {
     ($name:ident = $sql:literal { $($field:ident: $type:ty),* $(,)? }) => {
@@ -42,4 +42,7 @@ row!(RelationRow = "batch_relation" {
     event_nid: i64, room_nid: i64, sequence: i64, position: i64, sender_nid: i64, type_nid: i64, is_edit: bool,
     rel_type: Vec<u8>, parent_id: Vec<u8>,
 });
+row!(AuthRow = "batch_auth" { event_nid: i64, auth_nids: Vec<i64> });
+row!(GapRow = "batch_gap" { room_nid: i64, sequence: i64, missing: Vec<Vec<u8>> });
+row!(UnmatchedRedactionRow = "batch_unmatched_redaction" { redacts: Vec<u8>, redaction_nid: i64 });
 row!(AliasRow = "batch_alias" { alias: String, room_nid: i64, creator_nid: i64, created_at: i64 });

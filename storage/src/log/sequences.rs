@@ -98,6 +98,9 @@ mod tests {
             pdu: "{}".into(),
             push_class: 0,
             transaction: None,
+            auth_nids: Vec::new(),
+            is_stored: false,
+            after_gap: false,
         };
         Fact::Event(Arc::new(event), Vec::new())
     }

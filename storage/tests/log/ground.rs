@@ -330,6 +330,9 @@ impl Room {
             pdu: "{\"content\":{\"body\":\"hello\"}}".into(),
             push_class: 0,
             transaction: None,
+            auth_nids: Vec::new(),
+            is_stored: false,
+            after_gap: false,
         }
     }
 

@@ -24,6 +24,8 @@ use crate::{
 
 /// Depths are canonical JSON integers.
 const MAX_DEPTH: i64 = (1 << 53) - 1;
+/// Events that one may name as its predecessors (server-server API, "PDUs").
+const MAX_PREV_EVENTS: usize = 20;
 
 /// Where the room stands, and the events that are known of its state.
 pub(super) struct Ahead<'a> {
@@ -70,9 +72,9 @@ impl<'a> Ahead<'a> {
         depths.max().unwrap_or(0).saturating_add(1).min(MAX_DEPTH)
     }
 
-    /// What the next event names as its predecessors.
+    /// What the next event names as its predecessors: no more than an event may.
     pub fn extremities(&self) -> &[Extremity] {
-        &self.extremities
+        &self.extremities[self.extremities.len().saturating_sub(MAX_PREV_EVENTS)..]
     }
 
     /// The number of the event at a key of the state.
@@ -110,6 +112,12 @@ impl<'a> Ahead<'a> {
         } else {
             Err(DecideError::Missing(missing))
         }
+    }
+
+    /// The numbers of the events that authorise the one that `names` is of.
+    pub fn auth_nids(&self, names: &Names) -> Vec<EventNid> {
+        let keys = names.auth_keys.iter().map(|(_, _, key_nid)| *key_nid);
+        keys.filter_map(|key_nid| self.state.get(key_nid)).collect()
     }
 
     /// The power of the room's users; nothing before its create event.
@@ -198,11 +206,14 @@ impl<'a> Ahead<'a> {
             self.stored_state = Some((after.state_nid, stored.depth));
         }
         self.sequence += 1;
-        self.extremities = vec![Extremity {
+        let named = self.extremities().len();
+        self.extremities.truncate(self.extremities.len() - named);
+        self.extremities.push(Extremity {
             nid: event.nid,
             event_id,
             depth: event.depth(),
-        }];
+            state_nid: after.state_nid,
+        });
         self.made.insert(event.nid, Arc::clone(event));
     }
 

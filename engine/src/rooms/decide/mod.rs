@@ -1,5 +1,6 @@
 //! Deciding: whether drafts may be sent to a room as it stands, and what changes if they are. Pure: no I/O, no waiting.
 
+mod accept;
 mod ahead;
 mod build;
 mod facts;
@@ -26,6 +27,7 @@ use crate::{
     events::{Event, membership_named},
     unread::class,
 };
+pub(super) use accept::{AcceptError, Accepted, Candidate, Known, accept};
 use ahead::{Ahead, StateAfter};
 pub(super) use build::Signer;
 use build::{Position, sign, unsigned_pdu};
@@ -278,6 +280,12 @@ impl Work<'_> {
                 .request
                 .as_ref()
                 .map(|request| (request.device_nid, Arc::clone(&request.txn_id))),
+            auth_nids: match names.key_nid {
+                Some(_) => self.ahead.auth_nids(names),
+                None => Vec::new(),
+            },
+            is_stored: false,
+            after_gap: false,
         }
     }
 

@@ -1,0 +1,211 @@
+//! Asking other servers for events, and believing none before its signatures are verified.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_util::{StreamExt as _, stream};
+use ruma::{
+    OwnedEventId, OwnedServerName, UInt,
+    api::federation::event::{get_event, get_missing_events, get_room_state, get_room_state_ids},
+};
+use serde_json::value::RawValue;
+
+use super::pdu::{self, ReceivedPdu, Verified};
+use crate::{
+    Engine,
+    remote::{KeysWanted, RemoteError},
+    rooms::Room,
+};
+
+/// Events that are asked for one by one, at once.
+const AT_ONCE: usize = 16;
+/// Where more events of a state than this are missing, it is asked for whole.
+const ONE_BY_ONE: usize = 100;
+/// Events asked for between what we have and what we were sent.
+const MISSING_EVENTS: u32 = 50;
+/// Servers that are asked for the same thing, one after another.
+const SERVERS: usize = 5;
+
+/// The events of `pdus` that are well formed and properly signed, in their order; the others are left out with a word
+/// in the log. Keys are asked for once for all of them.
+pub(in crate::rooms) async fn verified(
+    engine: &Engine,
+    room: &Room,
+    pdus: &[Box<RawValue>],
+) -> Vec<ReceivedPdu> {
+    let mut read = Vec::with_capacity(pdus.len());
+    for json in pdus {
+        match pdu::read(json.get(), &room.rules) {
+            Ok(pdu) if pdu.room_id == room.id => read.push(pdu),
+            Ok(pdu) => tracing::info!(event_id = %pdu.event_id, room_id = %room.id, "left out an event of another room"),
+            Err(dropped) => tracing::info!(%dropped, room_id = %room.id, "dropped an event"),
+        }
+    }
+    verify_all(engine, room, read).await
+}
+
+/// The same for events that are read already.
+pub(in crate::rooms) async fn verify_all(
+    engine: &Engine,
+    room: &Room,
+    read: Vec<ReceivedPdu>,
+) -> Vec<ReceivedPdu> {
+    let mut wanted = KeysWanted::new();
+    for pdu in &read {
+        for (server, keys) in pdu.signers(&room.rules) {
+            let all = wanted.entry(server).or_default();
+            for (key_id, valid_at) in keys {
+                let at = all.entry(key_id).or_insert(valid_at);
+                *at = (*at).max(valid_at);
+            }
+        }
+    }
+    let mut keys = engine.remote.public_keys(&wanted).await;
+    let (own_name, own_keys) = engine.own_public_keys();
+    keys.entry(own_name).or_default().extend(own_keys);
+    let mut verified = Vec::with_capacity(read.len());
+    for pdu in read {
+        let event_id = pdu.event_id.clone();
+        match pdu::verify(pdu, &keys, &room.rules) {
+            Ok(Verified::Whole(pdu) | Verified::Redacted(pdu)) => verified.push(pdu),
+            Err(dropped) => tracing::info!(%dropped, %event_id, room_id = %room.id, "dropped an event"),
+        }
+    }
+    verified
+}
+
+/// Whom to ask about a room: `first`, then others that are in it and answered lately.
+pub(in crate::rooms) fn servers(engine: &Engine, room: &Room, first: &[OwnedServerName]) -> Vec<OwnedServerName> {
+    let mut servers: Vec<OwnedServerName> = Vec::new();
+    let present = room.servers();
+    let reachable = present.into_iter().filter(|server| engine.remote.is_reachable(server));
+    for server in first.iter().cloned().chain(reachable) {
+        if server != engine.config.server_name && !servers.contains(&server) {
+            servers.push(server);
+        }
+        if servers.len() == SERVERS {
+            break;
+        }
+    }
+    servers
+}
+
+/// The events between the room's forward extremities and `event_id`, as the first server tells that knows any.
+pub(super) async fn missing_events(
+    engine: &Engine,
+    room: &Room,
+    servers: &[OwnedServerName],
+    event_id: &OwnedEventId,
+) -> Vec<ReceivedPdu> {
+    let earliest = room.head.extremities().into_iter();
+    let earliest: Vec<OwnedEventId> = earliest.map(|extremity| extremity.event_id).collect();
+    for server in servers {
+        let mut request = get_missing_events::v1::Request::new(
+            room.id.clone(),
+            earliest.clone(),
+            vec![event_id.clone()],
+        );
+        request.limit = UInt::from(MISSING_EVENTS);
+        match engine.remote.missing_events(server, request).await {
+            Ok(response) if !response.events.is_empty() => {
+                let most = response.events.len().min(MISSING_EVENTS as usize);
+                return verified(engine, room, &response.events[..most]).await;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, %server, room_id = %room.id, "could not get missing events"),
+        }
+    }
+    Vec::new()
+}
+
+/// Events by ID, from whoever has them. What nobody has is absent.
+pub(in crate::rooms) async fn by_ids(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    servers: &[OwnedServerName],
+    event_ids: impl IntoIterator<Item = OwnedEventId>,
+) -> Vec<ReceivedPdu> {
+    let asked = event_ids.into_iter().map(|event_id| async move {
+        for server in servers {
+            match engine.remote.event(server, get_event::v1::Request::new(event_id.clone())).await {
+                Ok(response) => return Some((event_id, response.pdu)),
+                Err(error) => tracing::debug!(%error, %server, %event_id, "could not get an event"),
+            }
+        }
+        None
+    });
+    let answers: Vec<(OwnedEventId, Box<RawValue>)> =
+        stream::iter(asked).buffer_unordered(AT_ONCE).filter_map(|answer| async { answer }).collect().await;
+    let (asked, pdus): (BTreeSet<OwnedEventId>, Vec<Box<RawValue>>) = answers.into_iter().unzip();
+    let mut pdus = verified(engine, room, &pdus).await;
+    pdus.retain(|pdu| asked.contains(&pdu.event_id));
+    pdus
+}
+
+/// The state before an event, as another server tells.
+#[derive(Debug)]
+pub(super) struct RemoteState {
+    /// The IDs of its events.
+    pub state: Vec<OwnedEventId>,
+    /// Those of the events that authorise them.
+    pub auth_chain: Vec<OwnedEventId>,
+    /// Events among both that are not known here, as far as they could be had.
+    pub pdus: Vec<ReceivedPdu>,
+}
+
+/// Asks for the state before an event.
+pub(super) async fn state_before(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    servers: &[OwnedServerName],
+    event_id: &OwnedEventId,
+) -> Result<Option<RemoteState>, crate::Error> {
+    for server in servers {
+        let request = get_room_state_ids::v1::Request::new(event_id.clone(), room.id.clone());
+        let response = match engine.remote.state_ids(server, request).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(%error, %server, %event_id, room_id = %room.id, "could not get the state at an event");
+                continue;
+            }
+        };
+        let (state, auth_chain) = (response.pdu_ids, response.auth_chain_ids);
+        let all: BTreeSet<&OwnedEventId> = state.iter().chain(&auth_chain).collect();
+        let known = super::number::known(engine, all.iter().map(|event_id| event_id.as_str())).await?;
+        let missing: Vec<OwnedEventId> = all
+            .into_iter()
+            .filter(|event_id| !known.contains_key(event_id.as_str()))
+            .cloned()
+            .collect();
+        let one = std::slice::from_ref(server);
+        let pdus = if missing.len() > ONE_BY_ONE {
+            match whole_state(engine, room, server, event_id).await {
+                Ok(pdus) => pdus,
+                Err(error) => {
+                    tracing::debug!(%error, %server, %event_id, room_id = %room.id, "could not get the whole state at an event");
+                    continue;
+                }
+            }
+        } else {
+            by_ids(engine, room, one, missing).await
+        };
+        return Ok(Some(RemoteState {
+            state,
+            auth_chain,
+            pdus,
+        }));
+    }
+    Ok(None)
+}
+
+async fn whole_state(
+    engine: &Engine,
+    room: &Room,
+    server: &OwnedServerName,
+    event_id: &OwnedEventId,
+) -> Result<Vec<ReceivedPdu>, RemoteError> {
+    let request = get_room_state::v1::Request::new(event_id.clone(), room.id.clone());
+    let response = engine.remote.state(server, request).await?;
+    let mut pdus = response.pdus;
+    pdus.extend(response.auth_chain);
+    Ok(verified(engine, room, &pdus).await)
+}

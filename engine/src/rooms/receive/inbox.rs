@@ -1,0 +1,307 @@
+//! What other servers send: verified, kept, acknowledged, and then judged in order, room by room. A room that takes long
+//! holds up no other.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use hearth_storage::{
+    RoomNid,
+    inbound::{self, InboundPdu, NewInboundPdu},
+};
+use parking_lot::Mutex;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{fetch, judge::judge, pdu};
+use crate::{
+    Engine, Error,
+    federation::acl,
+    rooms::{Room, by_id, by_nid, load::load_head},
+};
+
+/// Events of one room that are read at once.
+const BATCH: i64 = 50;
+/// How long a room is left alone after its events could not be judged.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Events of one server that may wait to be judged: what it sends beyond them is refused until there are fewer.
+const MOST_WAITING: i64 = 10_000;
+
+/// The rooms whose events are being judged.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    at_work: Mutex<HashMap<RoomNid, Again>>,
+}
+
+/// Whether more came while a room was at work.
+type Again = bool;
+
+/// What is answered of each event of a transaction: nothing, or why it was not taken.
+pub type Answers = BTreeMap<OwnedEventId, Result<(), String>>;
+
+/// Why a transaction is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// Too many events of the server wait to be judged: it may come again later.
+    #[error("too many of your events wait to be judged here; come again later")]
+    TooMany,
+    /// The server failed.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+/// Takes the events of a transaction: those that are well formed, properly signed and of rooms this server is in are
+/// kept, durably, when this returns. `txn_id` that was answered before gets the same answer.
+pub async fn receive_pdus(
+    engine: &Arc<Engine>,
+    origin: &ServerName,
+    txn_id: &str,
+    pdus: &[Box<RawValue>],
+) -> Result<Answers, ReceiveError> {
+    {
+        let mut connection = engine.db.acquire().await.map_err(Error::from)?;
+        if let Some(response) = inbound::response(&mut connection, origin.as_str(), txn_id)
+            .await
+            .map_err(Error::from)?
+        {
+            return Ok(answers_from(&response));
+        }
+        let waiting = inbound::count_of(&mut connection, origin.as_str(), MOST_WAITING + 1)
+            .await
+            .map_err(Error::from)?;
+        if waiting > MOST_WAITING {
+            return Err(ReceiveError::TooMany);
+        }
+    }
+    let mut answers = Answers::new();
+    let mut by_room: HashMap<RoomNid, (Arc<Room>, Vec<pdu::ReceivedPdu>)> = HashMap::new();
+    let mut order = Vec::new();
+    for json in pdus {
+        match read(engine, origin, json).await? {
+            Ok((room, pdu)) => {
+                order.push((room.nid, pdu.event_id.clone()));
+                answers.insert(pdu.event_id.clone(), Err("its signature is not valid".to_owned()));
+                by_room.entry(room.nid).or_insert_with(|| (room, Vec::new())).1.push(pdu);
+            }
+            Err((event_id, reason)) => {
+                tracing::info!(%origin, reason, event_id = event_id.as_ref().map(|id| id.as_str()), "refused an event");
+                if let Some(event_id) = event_id {
+                    answers.insert(event_id, Err(reason));
+                }
+            }
+        }
+    }
+    let mut verified = HashMap::new();
+    for (room, pdus) in by_room.values() {
+        for pdu in fetch::verify_all(engine, room, pdus.clone()).await {
+            answers.insert(pdu.event_id.clone(), Ok(()));
+            verified.insert(pdu.event_id.clone(), pdu);
+        }
+    }
+    let staged: Vec<NewInboundPdu<'_>> = order
+        .iter()
+        .filter_map(|(room_nid, event_id)| {
+            let pdu = verified.get(event_id)?;
+            Some(NewInboundPdu {
+                room_nid: *room_nid,
+                event_id: pdu.event_id.as_str(),
+                pdu: &pdu.json,
+            })
+        })
+        .collect();
+    let response = answers_to_json(&answers);
+    let mut connection = engine.db.acquire().await.map_err(Error::from)?;
+    let now = engine.clock.now_ms();
+    inbound::stage(&mut connection, origin.as_str(), txn_id, &response, &staged, now)
+        .await
+        .map_err(Error::from)?;
+    drop(connection);
+    metrics::counter!("hearth_federation_pdus_received").increment(staged.len() as u64);
+    for room_nid in by_room.keys() {
+        wake(engine, *room_nid);
+    }
+    Ok(answers)
+}
+
+type Refused = (Option<OwnedEventId>, String);
+
+/// An event of a transaction with its room, or why it is not taken.
+async fn read(
+    engine: &Arc<Engine>,
+    origin: &ServerName,
+    json: &RawValue,
+) -> Result<Result<(Arc<Room>, pdu::ReceivedPdu), Refused>, Error> {
+    #[derive(Deserialize)]
+    struct Addressed {
+        room_id: OwnedRoomId,
+    }
+    let Ok(Addressed { room_id }) = serde_json::from_str(json.get()) else {
+        return Ok(Err((None, "it has no `room_id`".to_owned())));
+    };
+    let Some(room) = by_id(engine, &room_id).await? else {
+        return Ok(Err((None, format!("the room {room_id} is not known here"))));
+    };
+    let pdu = match pdu::read(json.get(), &room.rules) {
+        Ok(pdu) if pdu.room_id == room.id => pdu,
+        Ok(pdu) => return Ok(Err((Some(pdu.event_id), "it is of another room".to_owned()))),
+        Err(dropped) => return Ok(Err((None, dropped.to_string()))),
+    };
+    if !room.has_server(&engine.config.server_name) {
+        return Ok(Err((Some(pdu.event_id), "this server is not in the room".to_owned())));
+    }
+    if !acl::allows(engine, &room, origin).await? || !acl::allows(engine, &room, pdu.sender.server_name()).await? {
+        return Ok(Err((Some(pdu.event_id), "the room's server ACL denies it".to_owned())));
+    }
+    Ok(Ok((room, pdu)))
+}
+
+fn answers_to_json(answers: &Answers) -> String {
+    let of = |answer: &Result<(), String>| match answer {
+        Ok(()) => serde_json::json!({}),
+        Err(error) => serde_json::json!({ "error": error }),
+    };
+    let all: serde_json::Map<_, _> = answers.iter().map(|(id, answer)| (id.to_string(), of(answer))).collect();
+    serde_json::Value::Object(all).to_string()
+}
+
+fn answers_from(json: &str) -> Answers {
+    let all: BTreeMap<OwnedEventId, serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
+    let of = |answer: serde_json::Value| match answer.get("error").and_then(|error| error.as_str()) {
+        Some(error) => Err(error.to_owned()),
+        None => Ok(()),
+    };
+    all.into_iter().map(|(id, answer)| (id, of(answer))).collect()
+}
+
+/// Goes on where an earlier process stopped.
+pub(crate) async fn resume(engine: Weak<Engine>) {
+    loop {
+        let Some(alive) = engine.upgrade() else { return };
+        let read = async {
+            let mut connection = alive.db.acquire().await?;
+            inbound::rooms_waiting(&mut connection).await
+        };
+        match read.await {
+            Ok(room_nids) => {
+                for room_nid in room_nids {
+                    wake(&alive, room_nid);
+                }
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "could not see which events wait; trying again"),
+        }
+        drop(alive);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Sees to it that the events of a room are judged.
+pub(crate) fn wake(engine: &Arc<Engine>, room_nid: RoomNid) {
+    let mut at_work = engine.inbox.at_work.lock();
+    if let Some(again) = at_work.get_mut(&room_nid) {
+        *again = true;
+        return;
+    }
+    at_work.insert(room_nid, false);
+    drop(at_work);
+    tokio::spawn(work(Arc::downgrade(engine), room_nid));
+}
+
+/// Judges the events of a room until none waits.
+async fn work(engine: Weak<Engine>, room_nid: RoomNid) {
+    loop {
+        let Some(alive) = engine.upgrade() else { return };
+        if alive.shutdown.is_cancelled() {
+            return;
+        }
+        match judge_some(&alive, room_nid).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let mut at_work = alive.inbox.at_work.lock();
+                match at_work.get_mut(&room_nid) {
+                    Some(again) if *again => *again = false,
+                    _ => {
+                        at_work.remove(&room_nid);
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "events of a room could not be judged; trying again");
+                let shutdown = alive.shutdown.clone();
+                drop(alive);
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Judges the oldest events that wait in a room; false when none does.
+async fn judge_some(engine: &Arc<Engine>, room_nid: RoomNid) -> Result<bool, Error> {
+    let waiting = {
+        let mut connection = engine.db.acquire().await?;
+        inbound::waiting_in(&mut connection, room_nid, BATCH).await?
+    };
+    if waiting.is_empty() {
+        return Ok(false);
+    }
+    let room = by_nid(engine, room_nid).await?;
+    for inbound in waiting {
+        if engine.shutdown.is_cancelled() {
+            break;
+        }
+        if let Some(room) = &room {
+            judge_staged(engine, room, &inbound).await?;
+        }
+        let mut connection = engine.db.acquire().await?;
+        inbound::done(&mut connection, &[inbound.inbound_nid]).await?;
+    }
+    Ok(true)
+}
+
+async fn judge_staged(engine: &Arc<Engine>, room: &Arc<Room>, inbound: &InboundPdu) -> Result<(), Error> {
+    let pdu = match pdu::read(&inbound.pdu, &room.rules) {
+        Ok(pdu) => pdu,
+        Err(dropped) => {
+            tracing::error!(%dropped, event_id = inbound.event_id, "an event that was kept can't be read");
+            return Ok(());
+        }
+    };
+    let _graph = room.graph.lock().await;
+    load_head(engine, room).await?;
+    if !room.has_server(&engine.config.server_name) {
+        // The last of us left while it waited.
+        return Ok(());
+    }
+    let origin = OwnedServerName::try_from(inbound.origin.as_str());
+    let first: Vec<OwnedServerName> = origin.into_iter().chain([pdu.sender.server_name().to_owned()]).collect();
+    let servers = fetch::servers(engine, room, &first);
+    let event_id = pdu.event_id.clone();
+    let judgement = judge(engine, room, &servers, pdu).await?;
+    tracing::debug!(%event_id, room_id = %room.id, ?judgement, "judged an event");
+    Ok(())
+}
+
+/// Judges events that were fetched, or made and signed by two servers, at once.
+pub(crate) async fn judge_now(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    origin: &ServerName,
+    pdus: Vec<pdu::ReceivedPdu>,
+) -> Result<Vec<(OwnedEventId, super::judge::Judgement)>, Error> {
+    let _graph = room.graph.lock().await;
+    load_head(engine, room).await?;
+    let servers = fetch::servers(engine, room, &[origin.to_owned()]);
+    let mut judgements = Vec::with_capacity(pdus.len());
+    for pdu in pdus {
+        let event_id = pdu.event_id.clone();
+        judgements.push((event_id, judge(engine, room, &servers, pdu).await?));
+    }
+    Ok(judgements)
+}

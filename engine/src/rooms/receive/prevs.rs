@@ -1,0 +1,173 @@
+//! What came before a received event: its predecessors, fetched where they are missing, and the states they left.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use hearth_storage::{
+    EventNid, KeyNid, StateNid,
+    events::{self, EventStatus, KnownEvent, QuietEvent},
+};
+use ruma::{OwnedEventId, OwnedServerName};
+
+use super::{fetch, number::known, outliers, pdu::ReceivedPdu, state};
+use crate::{
+    Engine, Error,
+    rooms::{Room, StateMap},
+};
+
+/// The predecessors of an event.
+#[derive(Debug, Default)]
+pub(in crate::rooms) struct Prevs {
+    /// Those that are known.
+    pub nids: Vec<EventNid>,
+    /// The states after them.
+    pub states: Vec<StateNid>,
+    /// Those whose own predecessors are not known: before the event, history is missing.
+    pub missing: Vec<String>,
+}
+
+/// The event before which we know a state.
+fn is_placed(known: &KnownEvent) -> bool {
+    known.state_after.is_some() && known.status != EventStatus::Outlier
+}
+
+/// Where predecessors of `pdu` aren't known, asks for the events between them and the room's forward extremities.
+pub(super) async fn fetch_missing(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    servers: &[OwnedServerName],
+    pdu: &ReceivedPdu,
+) -> Result<Vec<ReceivedPdu>, Error> {
+    let prevs = known(engine, pdu.prev_events.iter().map(|event_id| event_id.as_str())).await?;
+    let is_known = |event_id: &OwnedEventId| prevs.get(event_id.as_str()).is_some_and(is_placed);
+    if pdu.prev_events.iter().all(is_known) {
+        return Ok(Vec::new());
+    }
+    Ok(fetch::missing_events(engine, room, servers, &pdu.event_id).await)
+}
+
+/// Each event after those of its predecessors that are among them; otherwise as they come.
+pub(in crate::rooms) fn in_order(pdus: Vec<ReceivedPdu>) -> Vec<ReceivedPdu> {
+    let mut waiting: Vec<ReceivedPdu> = Vec::with_capacity(pdus.len());
+    let mut seen = HashSet::new();
+    for pdu in pdus {
+        if seen.insert(pdu.event_id.clone()) {
+            waiting.push(pdu);
+        }
+    }
+    let mut left: HashSet<OwnedEventId> = seen;
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let before = waiting.len();
+        let (ready, rest): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|pdu| !pdu.prev_events.iter().any(|prev| left.contains(prev)));
+        waiting = rest;
+        for pdu in ready {
+            left.remove(&pdu.event_id);
+            ordered.push(pdu);
+        }
+        if waiting.len() == before {
+            // A ring, which no honest hash allows.
+            break;
+        }
+    }
+    ordered
+}
+
+/// The predecessors with the states after them; those states that aren't known are asked for. Nothing when they can't
+/// be had.
+pub(super) async fn with_states(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    servers: &[OwnedServerName],
+    prev_events: &[OwnedEventId],
+) -> Result<Option<Prevs>, Error> {
+    let known = known(engine, prev_events.iter().map(|event_id| event_id.as_str())).await?;
+    let mut prevs = Prevs::default();
+    for event_id in prev_events {
+        let found = known
+            .get(event_id.as_str())
+            .filter(|known| known.room_nid == room.nid);
+        if let Some(found) = found {
+            prevs.nids.push(found.event_nid);
+        }
+        match found.and_then(|found| found.state_after) {
+            Some(state_after) => {
+                prevs.states.push(state_after);
+                if found.is_some_and(|found| found.status == EventStatus::Outlier) {
+                    prevs.missing.push(event_id.to_string());
+                }
+            }
+            None => {
+                if let Some((event_nid, state_after)) = state_after(engine, room, servers, event_id).await? {
+                    prevs.nids.extend(event_nid.filter(|nid| !prevs.nids.contains(nid)));
+                    prevs.states.push(state_after);
+                }
+                prevs.missing.push(event_id.to_string());
+            }
+        }
+    }
+    Ok((!prevs.states.is_empty()).then_some(prevs))
+}
+
+/// The state after an event that we lack, or lack the past of, as other servers tell: stored, and the event with it.
+async fn state_after(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    servers: &[OwnedServerName],
+    event_id: &OwnedEventId,
+) -> Result<Option<(Option<EventNid>, StateNid)>, Error> {
+    let Some(remote) = fetch::state_before(engine, room, servers, event_id).await? else {
+        return Ok(None);
+    };
+    let mut pdus = remote.pdus;
+    let own = fetch::by_ids(engine, room, servers, [event_id.clone()]).await;
+    // What authorises it is in the state before it, or in the chain that came with that.
+    pdus.extend(own);
+    outliers::admit(engine, room, pdus).await?;
+    let map = state_of(engine, room, &remote.state).await?;
+    if map.is_empty() {
+        return Ok(None);
+    }
+    let before = state::store(engine, None, &[], map).await?;
+    let event = {
+        let mut connection = engine.db.acquire().await?;
+        events::by_ids(&mut connection, &[event_id.as_str()]).await?.pop()
+    };
+    let Some(event) = event.filter(|event| event.event.room_nid == room.nid) else {
+        return Ok(Some((None, before.nid)));
+    };
+    let after = match event.event.key_nid.filter(|_| event.status != EventStatus::Rejected) {
+        Some(key_nid) => state::after(engine, &before, key_nid, event.event.event_nid).await?,
+        None => before,
+    };
+    let quiet = QuietEvent {
+        status: event.status,
+        event: Arc::new(event.event),
+        state_after: Some(after.nid),
+        place: None,
+    };
+    let mut connection = engine.db.acquire().await?;
+    events::store_quietly(&mut connection, std::slice::from_ref(&quiet)).await?;
+    Ok(Some((Some(quiet.event.event_nid), after.nid)))
+}
+
+/// The state that events make up, of which those that are unknown or rejected are left out.
+pub(in crate::rooms) async fn state_of(
+    engine: &Engine,
+    room: &Room,
+    event_ids: &[OwnedEventId],
+) -> Result<StateMap, Error> {
+    let known = known(engine, event_ids.iter().map(|event_id| event_id.as_str())).await?;
+    let usable: Vec<EventNid> = known
+        .values()
+        .filter(|known| known.room_nid == room.nid && known.status != EventStatus::Rejected)
+        .map(|known| known.event_nid)
+        .collect();
+    let mut connection = engine.db.acquire().await?;
+    let keys: HashMap<EventNid, KeyNid> = events::keys(&mut connection, &usable).await?.into_iter().collect();
+    Ok(keys.into_iter().map(|(event_nid, key_nid)| (key_nid, event_nid)).collect())
+}
