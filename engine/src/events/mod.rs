@@ -5,6 +5,7 @@ pub(crate) mod json;
 mod load;
 mod matching;
 mod member;
+mod pdu;
 mod relation;
 mod serve;
 
@@ -15,10 +16,9 @@ use hearth_storage::{
     log::NewEvent,
 };
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, UInt, UserId,
     events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub(crate) use fields::Fields;
@@ -27,6 +27,7 @@ pub(crate) use matching::{
     excludes_room, lets_all_through, lets_nothing_through, matches, matches_global, matches_in_room,
 };
 pub(crate) use member::membership_named;
+use pdu::Pdu;
 pub use serve::{ClientFormat, Viewer};
 pub(crate) use serve::{redact, without_content};
 
@@ -64,29 +65,8 @@ pub struct Event {
     /// The event as federation carries it.
     pub pdu: Arc<str>,
     parsed: Pdu,
+    redacts: Option<OwnedEventId>,
     client_json: OnceLock<Box<str>>,
-}
-
-/// The fields of a PDU that this crate reads. Room versions 3 and later.
-#[derive(Debug, Deserialize)]
-struct Pdu {
-    /// Absent from the create event since room version 12.
-    room_id: Option<OwnedRoomId>,
-    sender: OwnedUserId,
-    #[serde(rename = "type")]
-    event_type: TimelineEventType,
-    state_key: Option<Box<str>>,
-    content: Box<RawValue>,
-    origin_server_ts: MilliSecondsSinceUnixEpoch,
-    depth: ruma::UInt,
-    prev_events: Vec<OwnedEventId>,
-    auth_events: Vec<OwnedEventId>,
-    redacts: Option<OwnedEventId>,
-}
-
-#[derive(Deserialize)]
-struct RedactionContent {
-    redacts: Option<OwnedEventId>,
 }
 
 /// A stored event could not be understood: it is no event of its room's version.
@@ -109,14 +89,10 @@ impl Event {
             event_id: stored.event_id.clone(),
             source,
         };
-        let mut parsed: Pdu = serde_json::from_str(&stored.pdu).map_err(failed)?;
+        let parsed: Pdu = serde_json::from_str(&stored.pdu).map_err(failed)?;
         let event_id = OwnedEventId::try_from(stored.event_id.as_str())
             .map_err(|error| failed(serde::de::Error::custom(error)))?;
-        if rules.redaction.content_field_redacts && parsed.event_type == TimelineEventType::RoomRedaction {
-            // A redacted redaction names nothing.
-            let content = serde_json::from_str::<RedactionContent>(parsed.content.get());
-            parsed.redacts = content.ok().and_then(|content| content.redacts);
-        }
+        let redacts = parsed.redacts(rules);
         Ok(Self {
             nid: stored.event_nid,
             event_id,
@@ -137,6 +113,7 @@ impl Event {
             redacted_because: None,
             pdu: Arc::clone(&stored.pdu),
             parsed,
+            redacts,
             client_json: OnceLock::new(),
         })
     }
@@ -171,19 +148,20 @@ impl Event {
         &self.parsed.content
     }
 
-    /// `origin_server_ts`.
+    /// `origin_server_ts`, if it is of a time that can be: other servers' events are of any, and the nearest is told.
     pub fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        self.parsed.origin_server_ts
+        let origin_server_ts = u64::try_from(self.parsed.origin_server_ts).unwrap_or_default();
+        MilliSecondsSinceUnixEpoch(UInt::new_saturating(origin_server_ts))
     }
 
     /// `depth`.
     pub fn depth(&self) -> i64 {
-        self.parsed.depth.into()
+        self.parsed.depth
     }
 
     /// The event it asks to redact, wherever its room version says so.
     pub fn redacts(&self) -> Option<&EventId> {
-        self.parsed.redacts.as_deref()
+        self.redacts.as_deref()
     }
 
     /// Roughly the memory it takes, in bytes.
@@ -208,7 +186,7 @@ impl ruma::state_res::Event for Event {
     }
 
     fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        self.parsed.origin_server_ts
+        self.origin_server_ts()
     }
 
     fn event_type(&self) -> &TimelineEventType {
@@ -224,15 +202,15 @@ impl ruma::state_res::Event for Event {
     }
 
     fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
-        Box::new(self.parsed.prev_events.iter())
+        Box::new(self.parsed.prev_events.iter().map(AsRef::as_ref))
     }
 
     fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
-        Box::new(self.parsed.auth_events.iter())
+        Box::new(self.parsed.auth_events.iter().map(AsRef::as_ref))
     }
 
     fn redacts(&self) -> Option<&Self::Id> {
-        self.parsed.redacts.as_ref()
+        self.redacts.as_ref()
     }
 
     fn rejected(&self) -> bool {

@@ -4,16 +4,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use hearth_storage::{DeviceNid, UserNid, log::NewEvent};
-use ruma::{
-    CanonicalJsonObject, RoomId,
-    canonical_json::{RedactedBecause, redact as ruma_redact},
-    events::TimelineEventType,
-    room_version_rules::RoomVersionRules,
-};
+use ruma::{RoomId, events::TimelineEventType, room_version_rules::RoomVersionRules};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Event, ParseError};
+use super::{
+    Event, ParseError,
+    json::{self, JsonError, Numbers, canonical, read_object},
+};
 
 /// In which form an event is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,10 +191,14 @@ pub(super) fn redacted_pdu(event: &Event, rules: &RoomVersionRules) -> Result<Ar
         event_id: event.event_id.to_string(),
         source,
     };
-    let object: CanonicalJsonObject = serde_json::from_str(&event.pdu).map_err(failed)?;
-    let redacted = ruma_redact(object, &rules.redaction, None::<RedactedBecause>)
-        .map_err(|error| failed(serde::de::Error::custom(error)))?;
-    Ok(serde_json::to_string(&redacted).map_err(failed)?.into())
+    let redacted = || {
+        let mut object = read_object(&event.pdu, &[], usize::MAX, Numbers::Any)?;
+        json::redact(&mut object, &rules.redaction)?;
+        canonical(&object, &[])
+    };
+    Ok(redacted()
+        .map_err(|error: JsonError| failed(serde::de::Error::custom(error)))?
+        .into())
 }
 
 /// The redacted form of `event`, redacted by `because`.
