@@ -89,15 +89,20 @@ impl Server {
         }
     }
 
+    /// Stops it in order.
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
+    }
+
     /// Stops it in order, and starts it anew on the same database and address.
     ///
     /// # Panics
     ///
     /// When it does not start.
     pub async fn restart(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.stop().await;
-        }
+        self.stop().await;
         let mut attempts = 0;
         let running = loop {
             match homeserver::Server::start(&self.settings, None).await {

@@ -1,11 +1,14 @@
 //! Whole servers, asked as clients ask. One program, so that the server is linked into it once.
 
 mod accounts;
+mod awkward;
 mod bad_input;
 mod client_library;
 mod daily;
 mod ephemeral;
+mod filters;
 mod history;
+mod housekeeping;
 mod membership;
 mod model;
 mod order;

@@ -579,3 +579,72 @@ async fn an_event_of_just_the_largest_size_is_sent() {
     assert_eq!(seen["content"]["body"].as_str().map(str::len), Some(fits));
     alice.redact(&room, &event, "large").await.event_id();
 }
+
+#[tokio::test]
+async fn nobody_reacts_to_a_message_twice_in_the_same_way() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(public_chat()).await.room_id();
+    bob.join(&room).await.ok();
+    let (message, other) = (
+        alice.send_text(&room, "hello").await.event_id(),
+        alice.send_text(&room, "again").await.event_id(),
+    );
+    let reaction = |event_id: &str, key: &str| json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": event_id, "key": key } });
+    let content = reaction(&message, "👍");
+    let first = bob
+        .send_as("once", &room, "m.reaction", content.clone())
+        .await
+        .event_id();
+    let refused = async || {
+        bob.send(&room, "m.reaction", content.clone())
+            .await
+            .refused(400, "M_DUPLICATE_ANNOTATION")
+    };
+    refused().await;
+    let repeated = bob
+        .send_as("once", &room, "m.reaction", content.clone())
+        .await
+        .event_id();
+    assert_eq!(repeated, first, "the same request has the same answer");
+    // Another key, event, type or user is another annotation.
+    bob.send(&room, "m.reaction", reaction(&message, "👎")).await.ok();
+    bob.send(&room, "m.reaction", reaction(&other, "👍")).await.ok();
+    bob.send(&room, "org.example.annotation", content.clone())
+        .await
+        .ok();
+    alice.send(&room, "m.reaction", content.clone()).await.ok();
+    refused().await;
+    bob.redact(&room, &first, "changed my mind").await.ok();
+    bob.send(&room, "m.reaction", content.clone()).await.ok();
+    refused().await;
+    // What is no annotation, whatever it is, is nobody's concern here.
+    for odd in [
+        json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": message } }),
+        json!({ "m.relates_to": { "rel_type": "m.annotation", "key": "👍" } }),
+        json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": 5, "key": ["👍"] } }),
+        json!({ "m.relates_to": "👍" }),
+    ] {
+        for _ in 0..2 {
+            bob.send(&room, "m.reaction", odd.clone()).await.ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_taps_on_a_reaction_are_one() {
+    let server = Server::start().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(public_chat()).await.room_id();
+    let message = alice.send_text(&room, "hello").await.event_id();
+    let content = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": message, "key": "👍" } });
+    let taps = (0..20).map(|_| alice.send(&room, "m.reaction", content.clone()));
+    let mut sent = 0;
+    for answer in join_all(taps).await {
+        match answer.status {
+            200 => sent += 1,
+            _ => drop(answer.refused(400, "M_DUPLICATE_ANNOTATION")),
+        }
+    }
+    assert_eq!(sent, 1);
+}
