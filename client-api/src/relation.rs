@@ -25,13 +25,24 @@ fn limit_of(limit: Option<UInt>) -> Option<usize> {
     limit.map(|limit| usize::try_from(u64::from(limit)).unwrap_or(usize::MAX))
 }
 
-/// A page as each of ruma's three answers has it.
-macro_rules! answer {
-    ($endpoint:ident, $from:expr, $page:expr) => {{
-        let RelationsPage { chunk, next, depth } = $page;
+/// What the three endpoints for relations have in common, whose requests and answers are of three types.
+macro_rules! relations {
+    ($endpoint:ident, $engine:ident, $requester:ident, $request:ident, $rel_type:expr, $event_type:expr) => {{
+        let wanted = RelationsRequest {
+            from: $request.from.as_deref(),
+            to: $request.to.as_deref(),
+            direction: $request.dir,
+            limit: limit_of($request.limit),
+            rel_type: $rel_type,
+            event_type: $event_type,
+            recurse: $request.recurse,
+        };
+        let (room_id, event_id) = (&$request.room_id, &$request.event_id);
+        let page = relations::relations(&$engine, &$requester, room_id, event_id, wanted).await?;
+        let RelationsPage { chunk, next, depth } = page;
         let mut response = $endpoint::Response::new(chunk.into_iter().map(Raw::from_json).collect());
         response.next_batch = next.map(|next| next.to_string());
-        response.prev_batch = $from;
+        response.prev_batch = $request.from;
         response.recursion_depth = depth.map(UInt::from);
         Ok(response)
     }};
@@ -44,17 +55,14 @@ pub(crate) async fn get_relating_events(
         request, requester, ..
     }: Ruma<get_relating_events_request::Request>,
 ) -> Result<get_relating_events_request::Response, MatrixError> {
-    let wanted = RelationsRequest {
-        from: request.from.as_deref(),
-        to: request.to.as_deref(),
-        direction: request.dir,
-        limit: limit_of(request.limit),
-        rel_type: None,
-        event_type: None,
-        recurse: request.recurse,
-    };
-    let page = relations::relations(&engine, &requester, &request.room_id, &request.event_id, wanted).await?;
-    answer!(get_relating_events_request, request.from, page)
+    relations!(
+        get_relating_events_request,
+        engine,
+        requester,
+        request,
+        None,
+        None
+    )
 }
 
 /// `GET /_matrix/client/*/rooms/{roomId}/relations/{eventId}/{relType}`
@@ -64,17 +72,15 @@ pub(crate) async fn get_relating_events_with_rel_type(
         request, requester, ..
     }: Ruma<get_relating_events_with_rel_type_request::Request>,
 ) -> Result<get_relating_events_with_rel_type_request::Response, MatrixError> {
-    let wanted = RelationsRequest {
-        from: request.from.as_deref(),
-        to: request.to.as_deref(),
-        direction: request.dir,
-        limit: limit_of(request.limit),
-        rel_type: Some(request.rel_type.as_str()),
-        event_type: None,
-        recurse: request.recurse,
-    };
-    let page = relations::relations(&engine, &requester, &request.room_id, &request.event_id, wanted).await?;
-    answer!(get_relating_events_with_rel_type_request, request.from, page)
+    let rel_type = Some(request.rel_type.as_str());
+    relations!(
+        get_relating_events_with_rel_type_request,
+        engine,
+        requester,
+        request,
+        rel_type,
+        None
+    )
 }
 
 /// `GET /_matrix/client/*/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}`
@@ -84,20 +90,14 @@ pub(crate) async fn get_relating_events_with_rel_type_and_event_type(
         request, requester, ..
     }: Ruma<get_relating_events_with_rel_type_and_event_type_request::Request>,
 ) -> Result<get_relating_events_with_rel_type_and_event_type_request::Response, MatrixError> {
-    let wanted = RelationsRequest {
-        from: request.from.as_deref(),
-        to: request.to.as_deref(),
-        direction: request.dir,
-        limit: limit_of(request.limit),
-        rel_type: Some(request.rel_type.as_str()),
-        event_type: Some(&request.event_type.to_string()),
-        recurse: request.recurse,
-    };
-    let page = relations::relations(&engine, &requester, &request.room_id, &request.event_id, wanted).await?;
-    answer!(
+    let (rel_type, event_type) = (Some(request.rel_type.as_str()), request.event_type.to_string());
+    relations!(
         get_relating_events_with_rel_type_and_event_type_request,
-        request.from,
-        page
+        engine,
+        requester,
+        request,
+        rel_type,
+        Some(&event_type)
     )
 }
 

@@ -100,14 +100,8 @@ pub(crate) async fn invite_user(
     let InvitationRecipient::UserId(invited) = request.recipient else {
         return Err(create::CreateRoomError::NoThirdPartyInvites.into());
     };
-    membership::invite(
-        &engine,
-        &requester,
-        &request.room_id,
-        &invited.user_id,
-        invited.reason,
-    )
-    .await?;
+    let (room_id, user_id) = (&request.room_id, &invited.user_id);
+    membership::invite(&engine, &requester, room_id, user_id, invited.reason).await?;
     Ok(invite_user_request::Response::new())
 }
 
@@ -118,14 +112,13 @@ pub(crate) async fn kick_user(
         request, requester, ..
     }: Ruma<kick_user_request::Request>,
 ) -> Result<kick_user_request::Response, MatrixError> {
-    membership::kick(
-        &engine,
-        &requester,
-        &request.room_id,
-        &request.user_id,
-        request.reason,
-    )
-    .await?;
+    let kick_user_request::Request {
+        room_id,
+        user_id,
+        reason,
+        ..
+    } = request;
+    membership::kick(&engine, &requester, &room_id, &user_id, reason).await?;
     Ok(kick_user_request::Response::new())
 }
 
@@ -136,14 +129,13 @@ pub(crate) async fn ban_user(
         request, requester, ..
     }: Ruma<ban_user_request::Request>,
 ) -> Result<ban_user_request::Response, MatrixError> {
-    membership::ban(
-        &engine,
-        &requester,
-        &request.room_id,
-        &request.user_id,
-        request.reason,
-    )
-    .await?;
+    let ban_user_request::Request {
+        room_id,
+        user_id,
+        reason,
+        ..
+    } = request;
+    membership::ban(&engine, &requester, &room_id, &user_id, reason).await?;
     Ok(ban_user_request::Response::new())
 }
 
@@ -154,14 +146,13 @@ pub(crate) async fn unban_user(
         request, requester, ..
     }: Ruma<unban_user_request::Request>,
 ) -> Result<unban_user_request::Response, MatrixError> {
-    membership::unban(
-        &engine,
-        &requester,
-        &request.room_id,
-        &request.user_id,
-        request.reason,
-    )
-    .await?;
+    let unban_user_request::Request {
+        room_id,
+        user_id,
+        reason,
+        ..
+    } = request;
+    membership::unban(&engine, &requester, &room_id, &user_id, reason).await?;
     Ok(unban_user_request::Response::new())
 }
 
