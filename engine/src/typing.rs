@@ -365,7 +365,10 @@ mod tests {
 
     /// Who types, without who changed it.
     fn who(changed: Vec<Changed>) -> Typing {
-        changed.into_iter().map(|room| (room.room_nid, room.typists)).collect()
+        changed
+            .into_iter()
+            .map(|room| (room.room_nid, room.typists))
+            .collect()
     }
 
     fn room(number: i64) -> RoomNid {
@@ -436,7 +439,10 @@ mod tests {
         state.start(room(1), user(1), |_| None);
         state.start(room(2), user(1), |_| None);
         let wanted = |room_nid| room_nid == room(2);
-        assert_eq!(who(state.changed_since(before, wanted)), [(room(2), vec![user(1)])]);
+        assert_eq!(
+            who(state.changed_since(before, wanted)),
+            [(room(2), vec![user(1)])]
+        );
         assert_eq!(who(state.present(wanted)), [(room(2), vec![user(1)])]);
     }
 
@@ -459,7 +465,10 @@ mod tests {
             state.stop(room(number), user(1), None);
         }
         assert_eq!((state.quiet, state.rooms.len(), state.changes.len()), (2, 3, 3));
-        assert_eq!(who(state.changed_since(before, any)), [(room(100), vec![user(1)])]);
+        assert_eq!(
+            who(state.changed_since(before, any)),
+            [(room(100), vec![user(1)])]
+        );
         assert_eq!(
             who(state.changed_since(state.forgotten, any)),
             [(room(4), vec![]), (room(5), vec![])]

@@ -105,7 +105,10 @@ mod tests {
     fn paths_are_split_at_dots_that_are_not_escaped() {
         for (path, names) in [
             ("content.body", vec!["content", "body"]),
-            (r"content.m\.relates_to.rel_type", vec!["content", "m.relates_to", "rel_type"]),
+            (
+                r"content.m\.relates_to.rel_type",
+                vec!["content", "m.relates_to", "rel_type"],
+            ),
             (r"content.m\\foo", vec!["content", r"m\foo"]),
             (r"a\x", vec![r"a\x"]),
             (r"a\", vec![r"a\"]),

@@ -51,7 +51,9 @@ impl<'a> Annotation<'a> {
         )
         .await?;
         let own = engine.events.load(&mut connection, room.in_room(), own).await?;
-        Ok(own.values().any(|event| key_in(event.content().get()).as_deref() == Some(self.key)))
+        Ok(own
+            .values()
+            .any(|event| key_in(event.content().get()).as_deref() == Some(self.key)))
     }
 }
 

@@ -172,7 +172,10 @@ fn sync_token(head: LogHead) -> SyncToken {
 
 /// How many events to show of those that a request and its filter allow.
 pub(super) fn limit_within(limit: usize, filter: &RoomEventFilter) -> usize {
-    let of_filter = filter.limit.map(u64::from).and_then(|limit| usize::try_from(limit).ok());
+    let of_filter = filter
+        .limit
+        .map(u64::from)
+        .and_then(|limit| usize::try_from(limit).ok());
     limit.min(of_filter.unwrap_or(MAX_LIMIT)).min(MAX_LIMIT)
 }
 

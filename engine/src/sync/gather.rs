@@ -342,8 +342,8 @@ async fn from_tables(
         let is_cut_off = counts
             .get(&draft.room.nid)
             .is_some_and(|count| *count == rows_wanted);
-        recent.limited = (is_cut_off && !lets_nothing_through(filter, &draft.room.id))
-            || recent.events.len() > limit;
+        recent.limited =
+            (is_cut_off && !lets_nothing_through(filter, &draft.room.id)) || recent.events.len() > limit;
         draft.recent = Some(recent);
         draft.is_from_tables = true;
     }

@@ -62,8 +62,6 @@ pub(super) fn now(engine: &Engine) -> Ephemeral {
 pub(super) async fn to_event(sync: &Sync<'_>, users: &[UserNid]) -> Result<Option<Box<RawValue>>, Error> {
     let ids = sync.engine.interner.user_ids(users).await?;
     let users = users.iter().filter_map(|user_nid| ids.get(user_nid));
-    let users: Vec<_> = users
-        .filter(|user_id| !is_ignored(sync, user_id))
-        .collect();
+    let users: Vec<_> = users.filter(|user_id| !is_ignored(sync, user_id)).collect();
     Ok(to_raw_value(&json!({ "type": "m.typing", "content": { "user_ids": users } })).ok())
 }
