@@ -17,11 +17,13 @@ use hearth_storage::{
 };
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, UInt, UserId,
-    events::TimelineEventType, room_version_rules::RoomVersionRules,
+    events::TimelineEventType,
+    room_version_rules::{EventsReferenceFormatVersion, RoomVersionRules},
 };
 use serde_json::value::RawValue;
 
 pub(crate) use fields::Fields;
+use json::{Numbers, essential, read_object, sha256};
 pub(crate) use load::{EventStore, InRoom, stored_redacted_form};
 pub(crate) use matching::{
     excludes_room, lets_all_through, lets_nothing_through, matches, matches_global, matches_in_room,
@@ -64,6 +66,8 @@ pub struct Event {
     pub redacted_because: Option<Arc<Event>>,
     /// The event as federation carries it.
     pub pdu: Arc<str>,
+    /// The reference hash, in room versions 1 and 2: there other events name it along with the ID.
+    pub(crate) reference_hash: Option<[u8; 32]>,
     parsed: Pdu,
     redacts: Option<OwnedEventId>,
     client_json: OnceLock<Box<str>>,
@@ -93,6 +97,14 @@ impl Event {
         let event_id = OwnedEventId::try_from(stored.event_id.as_str())
             .map_err(|error| failed(serde::de::Error::custom(error)))?;
         let redacts = parsed.redacts(rules);
+        let reference_hash = match rules.events_reference_format {
+            EventsReferenceFormatVersion::V1 => {
+                let object = read_object(&stored.pdu, &[], usize::MAX, Numbers::Any);
+                let essential = object.and_then(|object| essential(&object, &rules.redaction));
+                Some(sha256(&essential.map_err(|error| failed(serde::de::Error::custom(error)))?))
+            }
+            _ => None,
+        };
         Ok(Self {
             nid: stored.event_nid,
             event_id,
@@ -112,6 +124,7 @@ impl Event {
             status: EventStatus::Accepted,
             redacted_because: None,
             pdu: Arc::clone(&stored.pdu),
+            reference_hash,
             parsed,
             redacts,
             client_json: OnceLock::new(),

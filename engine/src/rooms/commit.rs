@@ -112,6 +112,7 @@ pub(super) fn signer(engine: &Engine) -> Signer<'_> {
         server_name: &engine.config.server_name,
         key: &engine.signing_key,
         now: engine.clock.now(),
+        entropy: &*engine.entropy,
     }
 }
 

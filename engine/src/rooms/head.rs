@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use ruma::OwnedEventId;
 
 use super::StateMap;
+use crate::events::Event;
 
 /// Distinct senders and types whose permission a head remembers.
 const PERMISSIONS: usize = 4096;
@@ -19,6 +20,21 @@ pub(super) struct Extremity {
     pub depth: i64,
     /// The state after it.
     pub state_nid: StateNid,
+    /// In room versions 1 and 2, whose events name it along with the ID.
+    pub reference_hash: Option<[u8; 32]>,
+}
+
+impl Extremity {
+    /// An event as one, with the state after it.
+    pub fn of(event: &Event, state_nid: StateNid) -> Self {
+        Self {
+            nid: event.nid,
+            event_id: event.event_id.clone(),
+            depth: event.depth(),
+            state_nid,
+            reference_hash: event.reference_hash,
+        }
+    }
 }
 
 /// Where a room stands for the next decision.

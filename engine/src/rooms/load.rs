@@ -172,12 +172,7 @@ pub(super) async fn load_head(engine: &Engine, room: &Room) -> Result<(), Error>
         sequence: stored.sequence,
         extremities: extremities
             .into_values()
-            .map(|event| Extremity {
-                nid: event.nid,
-                event_id: event.event_id.clone(),
-                depth: event.depth(),
-                state_nid: event.state_after,
-            })
+            .map(|event| Extremity::of(&event, event.state_after))
             .collect(),
         state,
         stored_state: Some((stored.state_nid, depth)),

@@ -214,12 +214,7 @@ impl Accepting<'_> {
     fn extremities(&self) -> Vec<Extremity> {
         let passed = |extremity: &&Extremity| !self.candidate.prev_nids.contains(&extremity.nid);
         let mut extremities: Vec<Extremity> = self.head.extremities.iter().filter(passed).cloned().collect();
-        extremities.push(Extremity {
-            nid: self.candidate.event.nid,
-            event_id: self.candidate.event.event_id.clone(),
-            depth: self.candidate.event.depth(),
-            state_nid: self.candidate.after.0,
-        });
+        extremities.push(Extremity::of(self.candidate.event, self.candidate.after.0));
         extremities
     }
 

@@ -7,7 +7,7 @@ use hearth_storage::{
     log::{HeadMove, NewState, StateChange},
     states,
 };
-use ruma::{OwnedEventId, events::StateEventType, room_version_rules::AuthorizationRules};
+use ruma::{events::StateEventType, room_version_rules::AuthorizationRules};
 
 use super::DecideError;
 use crate::{
@@ -198,7 +198,7 @@ impl<'a> Ahead<'a> {
     }
 
     /// Goes on past an event.
-    pub fn advance(&mut self, event: &Arc<Event>, event_id: OwnedEventId, after: &StateAfter) {
+    pub fn advance(&mut self, event: &Arc<Event>, after: &StateAfter) {
         if let Some(change) = &after.change {
             self.state.set(change.key_nid, change.new);
         }
@@ -208,12 +208,7 @@ impl<'a> Ahead<'a> {
         self.sequence += 1;
         let named = self.extremities().len();
         self.extremities.truncate(self.extremities.len() - named);
-        self.extremities.push(Extremity {
-            nid: event.nid,
-            event_id,
-            depth: event.depth(),
-            state_nid: after.state_nid,
-        });
+        self.extremities.push(Extremity::of(event, after.state_nid));
         self.made.insert(event.nid, Arc::clone(event));
     }
 

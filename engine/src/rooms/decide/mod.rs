@@ -168,7 +168,7 @@ impl Work<'_> {
         let membership = self.membership(names, &event)?;
         let redaction = self.redaction(draft, &event)?;
 
-        self.ahead.advance(&event, event_id, &after);
+        self.ahead.advance(&event, &after);
         let change = &mut self.change;
         change.states.extend(after.stored.take());
         change.relations.extend(facts::relation(&event));

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use ruma::{
     CanonicalJsonObject, RoomVersionId,
     room_version_rules::RoomVersionRules,
