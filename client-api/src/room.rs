@@ -10,6 +10,7 @@ use hearth_engine::{
     users,
 };
 use ruma::api::client::{
+    knock::knock_room::v3 as knock_room_request,
     membership::{
         ban_user::v3 as ban_user_request,
         forget_room::v3 as forget_room_request,
@@ -51,7 +52,7 @@ pub(crate) async fn join_room_by_id(
         request, requester, ..
     }: Ruma<join_room_by_id_request::Request>,
 ) -> Result<join_room_by_id_request::Response, MatrixError> {
-    let room_id = membership::join(&engine, &requester, &request.room_id, request.reason).await?;
+    let room_id = membership::join(&engine, &requester, &request.room_id, &[], request.reason).await?;
     Ok(join_room_by_id_request::Response::new(room_id))
 }
 
@@ -62,10 +63,21 @@ pub(crate) async fn join_room_by_id_or_alias(
         request, requester, ..
     }: Ruma<join_room_by_id_or_alias_request::Request>,
 ) -> Result<join_room_by_id_or_alias_request::Response, MatrixError> {
-    let room_id =
-        membership::join_by_id_or_alias(&engine, &requester, &request.room_id_or_alias, request.reason)
-            .await?;
+    let (room, via) = (&request.room_id_or_alias, &request.via);
+    let room_id = membership::join_by_id_or_alias(&engine, &requester, room, via, request.reason).await?;
     Ok(join_room_by_id_or_alias_request::Response::new(room_id))
+}
+
+/// `POST /_matrix/client/*/knock/{roomIdOrAlias}`
+pub(crate) async fn knock_room(
+    State(engine): State<Arc<Engine>>,
+    Ruma {
+        request, requester, ..
+    }: Ruma<knock_room_request::Request>,
+) -> Result<knock_room_request::Response, MatrixError> {
+    let (room, via) = (&request.room_id_or_alias, &request.via);
+    let room_id = membership::knock(&engine, &requester, room, via, request.reason).await?;
+    Ok(knock_room_request::Response::new(room_id))
 }
 
 /// `POST /_matrix/client/*/rooms/{roomId}/leave`

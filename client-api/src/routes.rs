@@ -62,6 +62,7 @@ fn rooms() -> Router<Arc<Engine>> {
         .ruma(room::get_summary)
         .ruma(room::join_room_by_id)
         .ruma(room::join_room_by_id_or_alias)
+        .ruma(room::knock_room)
         .ruma(room::leave_room)
         .ruma(room::forget_room)
         .ruma(room::invite_user)

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod aliases;
+mod federation;
 mod push_rules;
 mod reports;
 mod rooms;

@@ -67,3 +67,40 @@ pub async fn of_rooms(
     });
     Ok(members.collect())
 }
+
+/// The membership of a user of another server.
+#[derive(Debug, Clone)]
+pub struct OtherMembership {
+    /// The user.
+    pub user_nid: UserNid,
+    /// The member event.
+    pub event_nid: EventNid,
+    /// The membership.
+    pub membership: Membership,
+}
+
+/// Stores memberships in a room without a position in the log: nobody here is told of them one by one.
+pub async fn store_quietly(
+    connection: &mut Connection,
+    room_nid: RoomNid,
+    others: &[OtherMembership],
+) -> Result<()> {
+    let users: Vec<i64> = others.iter().map(|other| other.user_nid.0).collect();
+    let events: Vec<i64> = others.iter().map(|other| other.event_nid.0).collect();
+    let memberships: Vec<i16> = others.iter().map(|other| other.membership as i16).collect();
+    sqlx::query!(
+        "INSERT INTO memberships AS old (room_nid, user_nid, position, event_nid, joined_at, membership, forgotten)
+         SELECT $1, o.user_nid, 0, o.event_nid, CASE WHEN o.membership = 1 THEN 0 END, o.membership, false
+         FROM unnest($2::bigint[], $3::bigint[], $4::smallint[]) AS o (user_nid, event_nid, membership)
+         ORDER BY o.user_nid
+         ON CONFLICT ON CONSTRAINT memberships_pkey DO UPDATE SET event_nid = excluded.event_nid,
+             joined_at = excluded.joined_at, membership = excluded.membership, stripped_state = NULL",
+        room_nid.0,
+        &users,
+        &events,
+        &memberships
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! Refusals of rooms.
 
 use hearth_engine::rooms::{
-    DecideError, SendError, create::CreateRoomError, membership::MembershipError, messages::ReadError,
+    DecideError, HandshakeError, SendError, create::CreateRoomError, membership::MembershipError, messages::ReadError,
     send::SendMessageError, summary::SummaryError,
 };
 use http::StatusCode;
@@ -36,7 +36,7 @@ impl From<SendMessageError> for MatrixError {
             SendMessageError::UnknownRoom => Self::forbidden("You are not in this room."),
             SendMessageError::BadContent(error) => Self::bad_json(error.to_string()),
             error @ SendMessageError::RedactsNothing => Self::bad_json(error.to_string()),
-            error @ SendMessageError::UnreachableUser(_) => Self::forbidden(error.to_string()),
+            SendMessageError::Handshake(error) => error.into(),
             error @ SendMessageError::BadAlias(_) => {
                 Self::new(StatusCode::BAD_REQUEST, ErrorKind::BadAlias, error.to_string())
             }
@@ -56,13 +56,32 @@ impl From<MembershipError> for MatrixError {
         match error {
             MembershipError::UnknownRoom => Self::not_found("This server knows no such room."),
             MembershipError::Forbidden(reason) => Self::forbidden(reason),
-            error @ MembershipError::UnreachableUser(_) => Self::forbidden(error.to_string()),
+            MembershipError::Handshake(error) => error.into(),
             MembershipError::NotLeft => Self::new(
                 StatusCode::BAD_REQUEST,
                 ErrorKind::Unknown,
                 "You have not left this room.",
             ),
             MembershipError::Send(error) => error.into(),
+        }
+    }
+}
+
+impl From<HandshakeError> for MatrixError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::NoServers => Self::not_found("No server is known that is in this room."),
+            HandshakeError::Forbidden(reason) => Self::forbidden(reason),
+            HandshakeError::NotFound(reason) => Self::not_found(reason),
+            error @ HandshakeError::UnsupportedVersion(_) => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorKind::UnsupportedRoomVersion,
+                error.to_string(),
+            ),
+            error @ (HandshakeError::Remote { .. } | HandshakeError::BadAnswer { .. }) => {
+                Self::new(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, error.to_string())
+            }
+            HandshakeError::Failed(error) => error.into(),
         }
     }
 }
@@ -100,7 +119,6 @@ impl From<CreateRoomError> for MatrixError {
                 ErrorKind::ThreepidDenied,
                 error.to_string(),
             ),
-            error @ CreateRoomError::UnreachableUser(_) => Self::forbidden(error.to_string()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a user and a password go together: what login and the password stage share.
 
 use hearth_storage::accounts;
-use ruma::api::client::uiaa::UserIdentifier;
+use ruma::{UserId, api::client::uiaa::UserIdentifier};
 
 use super::{
     Password,
@@ -98,6 +98,12 @@ pub(crate) async fn verify(
         engine.accounts.attempts.give_back(counted_as);
     }
     renew_hash(engine, account, password).await
+}
+
+/// Whether a user of this server has an account, and one that is not closed.
+pub(crate) async fn is_active(engine: &Engine, user_id: &UserId) -> Result<bool, Error> {
+    let account = find(engine, &[user_id.to_string()]).await?;
+    Ok(account.is_some_and(|account| account.deactivated_at.is_none()))
 }
 
 /// The account that is meant, where several may be: the one whose ID comes first in `meant`.

@@ -32,8 +32,6 @@ mod passwords;
 pub mod refresh;
 pub mod register;
 mod secrets;
-#[cfg(test)]
-pub(crate) mod test_engine;
 pub mod uia;
 pub mod usernames;
 
@@ -42,6 +40,7 @@ use quick_cache::sync::Cache;
 pub use authenticate::{AuthenticateError, Requester, Session, authenticate};
 pub use changes::invalidate;
 pub(crate) use changes::invalidate_all;
+pub(crate) use credentials::is_active;
 pub use secrets::Password;
 
 use crate::Entropy;

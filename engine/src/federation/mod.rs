@@ -3,4 +3,10 @@
 
 pub mod acl;
 
-pub use crate::rooms::receive::inbox::{Answers, ReceiveError, receive_pdus};
+pub use crate::rooms::{
+    ServeError,
+    handshake::serve::{
+        invite, make_join, make_knock, make_leave, send_join, send_knock, send_leave,
+    },
+    receive::inbox::{Answers, ReceiveError, receive_pdus},
+};

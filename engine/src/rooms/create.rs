@@ -27,7 +27,8 @@ use super::{
     gather::gather_for_new,
     head::Head,
     members::Members,
-    membership::member_content,
+    handshake::invite_remote,
+    membership::{member_content, member_content_for},
     state::StateMap,
     view::View,
 };
@@ -39,7 +40,12 @@ const MAX_INITIAL_STATE: usize = 200;
 /// How often a room is made anew that turned out to be another's.
 const ATTEMPTS: usize = 5;
 /// The room versions in which rooms can be created and joined.
-pub const SUPPORTED_VERSIONS: [RoomVersionId; 7] = [
+pub const SUPPORTED_VERSIONS: [RoomVersionId; 12] = [
+    RoomVersionId::V1,
+    RoomVersionId::V2,
+    RoomVersionId::V3,
+    RoomVersionId::V4,
+    RoomVersionId::V5,
     RoomVersionId::V6,
     RoomVersionId::V7,
     RoomVersionId::V8,
@@ -67,9 +73,6 @@ pub enum CreateRoomError {
     /// There is no server here that could invite by e-mail or telephone number.
     #[error("inviting by e-mail address or telephone number is not possible here")]
     NoThirdPartyInvites,
-    /// A user of another server, which can't be asked.
-    #[error("{0} is on another server, and this one does not federate")]
-    UnreachableUser(OwnedUserId),
     /// An event of the request isn't allowed in the room it would make.
     #[error("{0}")]
     InvalidState(String),
@@ -112,7 +115,7 @@ pub async fn create_room(
         .unwrap_or_else(|| engine.config.default_room_version.clone());
     let rules = version.rules().filter(|_| SUPPORTED_VERSIONS.contains(&version));
     let rules = rules.ok_or_else(|| CreateRoomError::UnsupportedVersion(version.clone()))?;
-    check(engine, &request)?;
+    check(&request)?;
     let alias = request
         .room_alias_name
         .as_deref()
@@ -140,7 +143,10 @@ pub async fn create_room(
     for _ in 0..ATTEMPTS {
         let (room, change) = plan.decide(&drafts, alias.as_deref()).await?;
         match commit_new(engine, room, change).await {
-            Ok(room_id) => return Ok(room_id),
+            Ok(room_id) => {
+                plan.invite_elsewhere(engine, &room_id).await?;
+                return Ok(room_id);
+            }
             Err(SendError::Constraint(name)) if name == "aliases_pkey" && alias.is_some() => {
                 return Err(alias.map_or(CreateRoomError::BadJson(name), CreateRoomError::AliasInUse));
             }
@@ -182,7 +188,7 @@ async fn commit_new(
         .map_err(|error| Error::Damaged(format!("creating a room panicked: {error}")))?
 }
 
-fn check(engine: &Engine, request: &Request) -> Result<(), CreateRoomError> {
+fn check(request: &Request) -> Result<(), CreateRoomError> {
     if !request.invite_3pid.is_empty() {
         return Err(CreateRoomError::NoThirdPartyInvites);
     }
@@ -196,13 +202,7 @@ fn check(engine: &Engine, request: &Request) -> Result<(), CreateRoomError> {
             "`initial_state` has at most {MAX_INITIAL_STATE} events"
         )));
     }
-    let remote = request
-        .invite
-        .iter()
-        .find(|user_id| user_id.server_name() != engine.config.server_name);
-    remote.map_or(Ok(()), |user_id| {
-        Err(CreateRoomError::UnreachableUser(user_id.clone()))
-    })
+    Ok(())
 }
 
 fn alias_named(engine: &Engine, name: &str) -> Result<OwnedRoomAliasId, CreateRoomError> {
@@ -336,14 +336,40 @@ impl Plan<'_> {
         let named = self.name_and_topic()?;
         drafts.extend(initial.into_iter().filter(|draft| !overridden(draft, &named)));
         drafts.extend(named);
-        for user_id in &self.request.invite {
-            let mut content = self.invited_content(user_id).await?;
-            if self.request.is_direct {
-                content.insert("is_direct".to_owned(), CanonicalJsonValue::Bool(true));
-            }
+        let own = &self.engine.config.server_name;
+        for user_id in self.request.invite.iter().filter(|id| id.server_name() == own) {
+            let content = self.direct(self.invited_content(user_id).await?);
             drafts.push(self.member(user_id, content));
         }
         Ok(drafts)
+    }
+
+    /// Invites the users of other servers, once there is a room to invite them to. One whose server can't be asked, or
+    /// does not take the invite, isn't invited: the room is there all the same.
+    async fn invite_elsewhere(&self, engine: &Arc<Engine>, room_id: &RoomId) -> Result<(), Error> {
+        let own = &self.engine.config.server_name;
+        // Collected: a borrow by a closure may not be held over what is awaited below.
+        let elsewhere: Vec<&OwnedUserId> = self.request.invite.iter().filter(|id| id.server_name() != own).collect();
+        if elsewhere.is_empty() {
+            return Ok(());
+        }
+        let Some(room) = super::by_id(engine, room_id).await? else {
+            return Ok(());
+        };
+        for user_id in elsewhere {
+            let content = self.direct(member_content_for("invite"));
+            if let Err(error) = invite_remote(engine, &room, self.requester, user_id, content).await {
+                tracing::info!(%error, %user_id, %room_id, "a user of another server was not invited to a new room");
+            }
+        }
+        Ok(())
+    }
+
+    fn direct(&self, mut content: CanonicalJsonObject) -> CanonicalJsonObject {
+        if self.request.is_direct {
+            content.insert("is_direct".to_owned(), CanonicalJsonValue::Bool(true));
+        }
+        content
     }
 
     fn member(&self, user_id: &OwnedUserId, content: CanonicalJsonObject) -> Draft {

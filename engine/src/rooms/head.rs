@@ -108,6 +108,11 @@ impl HeadCell {
         self.0.lock().head.as_ref().map(|head| head.state.clone())
     }
 
+    /// Looks at the head, if there is one.
+    pub fn look<T>(&self, look: impl FnOnce(&Head) -> T) -> Option<T> {
+        self.0.lock().head.as_ref().map(look)
+    }
+
     /// The forward extremities, as far as there is a head.
     pub fn extremities(&self) -> Vec<Extremity> {
         let holder = self.0.lock();

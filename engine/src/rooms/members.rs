@@ -1,6 +1,9 @@
 //! Everyone with a membership in a room, counted.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use hearth_storage::{UserNid, log::Membership};
 use ruma::{OwnedServerName, OwnedUserId, ServerName};
@@ -34,6 +37,8 @@ pub(crate) struct Members {
     local_joined: Arc<[UserNid]>,
     servers: Vec<Server>,
     server_indices: HashMap<OwnedServerName, ServerIndex>,
+    /// [`Members::present`], until a server comes or goes.
+    present: OnceLock<Arc<[OwnedServerName]>>,
 }
 
 impl Members {
@@ -95,7 +100,11 @@ impl Members {
             if member.membership == Membership::Join
                 && let Some(server) = self.servers.get_mut(member.server.0 as usize)
             {
+                let was_present = server.joined > 0;
                 server.joined = server.joined.saturating_add_signed(step);
+                if was_present != (server.joined > 0) {
+                    self.present.take();
+                }
             }
         }
         old
@@ -106,6 +115,23 @@ impl Members {
         let mut present: Vec<&Server> = self.servers.iter().filter(|server| server.joined > 0).collect();
         present.sort_by(|a, b| b.joined.cmp(&a.joined).then_with(|| a.name.cmp(&b.name)));
         present.into_iter().map(|server| server.name.clone()).collect()
+    }
+
+    /// The servers that have joined users in the room, in no order; made once until one comes or goes.
+    pub fn present(&self) -> Arc<[OwnedServerName]> {
+        let present = || self.servers.iter().filter(|server| server.joined > 0);
+        Arc::clone(self.present.get_or_init(|| present().map(|server| server.name.clone()).collect()))
+    }
+
+    /// How many joined users each server has that has any.
+    pub fn joined_by_server(&self) -> HashMap<OwnedServerName, usize> {
+        let present = self.servers.iter().filter(|server| server.joined > 0);
+        present.map(|server| (server.name.clone(), server.joined)).collect()
+    }
+
+    /// Whether a user is one of this server's; false for one the room never heard of.
+    pub fn is_local(&self, user_nid: UserNid) -> bool {
+        self.by_user.get(&user_nid).is_some_and(|member| member.is_local)
     }
 
     /// Whether a server has joined users in the room.
@@ -186,12 +212,15 @@ mod tests {
         let mut members = Members::of([(alice, Membership::Join, alice_id)], here);
         members.set(bob, Membership::Invite, there, false);
         assert!(!members.has_server(there));
+        assert_eq!(*members.present(), [here]);
         members.set(bob, Membership::Join, there, false);
+        assert_eq!(*members.present(), [here, there]);
         members.set(carol, Membership::Join, there, false);
         assert_eq!(members.servers(), [there, here]);
         members.set(bob, Membership::Leave, there, false);
         assert!(members.has_server(there));
         members.set(carol, Membership::Ban, there, false);
         assert_eq!(members.servers(), [here]);
+        assert_eq!(*members.present(), [here]);
     }
 }

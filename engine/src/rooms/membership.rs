@@ -7,13 +7,20 @@ use hearth_storage::{
     log::{Change, Fact, Membership, MembershipChange},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId,
-    UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId,
+    UserId, api::federation::query::get_room_information,
 };
 
 use super::{
-    Room, SendError, by_id, commit::commit_one, decide::DecideError, draft::Draft,
-    restricted::authorising_user,
+    Room, SendError, by_id,
+    commit::commit_one,
+    decide::DecideError,
+    draft::Draft,
+    handshake::{
+        HandshakeError, InviteError, RemoteJoin, inviting_servers, invite_remote, join_through, knock_through,
+        leave_through,
+    },
+    restricted::{Authorising, authorising_user},
 };
 use crate::{Engine, Error, accounts::Requester, aliases, profiles, users};
 
@@ -26,9 +33,9 @@ pub enum MembershipError {
     /// The rules of the room don't allow it.
     #[error("{0}")]
     Forbidden(String),
-    /// A user of another server, which can't be asked.
-    #[error("{0} is on another server, and this one does not federate")]
-    UnreachableUser(OwnedUserId),
+    /// Other servers had their say, and it was no.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
     /// Only a room that was left can be forgotten.
     #[error("you have not left this room")]
     NotLeft,
@@ -46,31 +53,49 @@ impl From<SendError> for MembershipError {
     }
 }
 
+impl From<InviteError> for MembershipError {
+    fn from(error: InviteError) -> Self {
+        match error {
+            InviteError::Decided(error) => SendError::Decided(error).into(),
+            InviteError::Handshake(error) => Self::Handshake(error),
+        }
+    }
+}
+
 impl From<Error> for MembershipError {
     fn from(error: Error) -> Self {
         Self::Send(error.into())
     }
 }
 
-/// Joins a room. Joining again is no error and changes nothing.
+/// Joins a room; where this server is not in it, through one of `via` or of those that an invite leads to. Joining again
+/// is no error and changes nothing.
 pub async fn join(
     engine: &Arc<Engine>,
     requester: &Requester,
     room_id: &RoomId,
+    via: &[OwnedServerName],
     reason: Option<String>,
 ) -> Result<OwnedRoomId, MembershipError> {
-    let room = by_id(engine, room_id)
-        .await?
-        .ok_or(MembershipError::UnknownRoom)?;
+    let room = match by_id(engine, room_id).await? {
+        Some(room) if is_here(engine, &room) => room,
+        room => return join_elsewhere(engine, requester, room_id, room.as_deref(), via, reason).await,
+    };
     if membership_of(&room, requester.user_nid) == Some(Membership::Join) {
         return Ok(room.id.clone());
     }
     let mut content = member_content(engine, requester.user_nid, "join").await?;
-    if membership_of(&room, requester.user_nid) != Some(Membership::Invite)
-        && let Some(user_id) = authorising_user(engine, &room, requester.user_nid).await?
-    {
-        let vouches = CanonicalJsonValue::String(user_id.to_string());
-        content.insert("join_authorised_via_users_server".to_owned(), vouches);
+    if membership_of(&room, requester.user_nid) != Some(Membership::Invite) {
+        match authorising_user(engine, &room, requester.user_nid).await? {
+            Authorising::Nobody => {}
+            Authorising::Member(user_id) => {
+                let vouches = CanonicalJsonValue::String(user_id.to_string());
+                content.insert("join_authorised_via_users_server".to_owned(), vouches);
+            }
+            Authorising::NobodyHere => {
+                return join_elsewhere(engine, requester, room_id, Some(&room), via, reason).await;
+            }
+        }
     }
     change(
         engine,
@@ -88,15 +113,116 @@ pub async fn join_by_id_or_alias(
     engine: &Arc<Engine>,
     requester: &Requester,
     room: &RoomOrAliasId,
+    via: &[OwnedServerName],
     reason: Option<String>,
 ) -> Result<OwnedRoomId, MembershipError> {
-    let room_id = match <&RoomAliasId>::try_from(room) {
-        Ok(alias) => aliases::resolve(engine, alias)
-            .await?
-            .ok_or(MembershipError::UnknownRoom)?,
-        Err(_) => RoomId::parse(room.as_str()).map_err(|_| MembershipError::UnknownRoom)?,
+    let (room_id, via) = located(engine, room, via).await?;
+    join(engine, requester, &room_id, &via, reason).await
+}
+
+/// The room of an ID or alias, and the servers to be asked about it.
+async fn located(
+    engine: &Engine,
+    room: &RoomOrAliasId,
+    via: &[OwnedServerName],
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), MembershipError> {
+    let mut via = via.to_vec();
+    let Ok(alias) = <&RoomAliasId>::try_from(room) else {
+        let room_id = RoomId::parse(room.as_str()).map_err(|_| MembershipError::UnknownRoom)?;
+        return Ok((room_id, via));
     };
-    join(engine, requester, &room_id, reason).await
+    if alias.server_name() == engine.config.server_name {
+        let room_id = aliases::resolve(engine, alias).await?;
+        return Ok((room_id.ok_or(MembershipError::UnknownRoom)?, via));
+    }
+    let server = alias.server_name().to_owned();
+    let request = get_room_information::v1::Request::new(alias.to_owned());
+    let answered = engine.remote.directory(&server, request).await;
+    let answered = answered.map_err(|error| HandshakeError::said(&server, error))?;
+    via.push(server);
+    via.extend(answered.servers);
+    Ok((answered.room_id, via))
+}
+
+/// Whether this server is in a room.
+fn is_here(engine: &Engine, room: &Room) -> bool {
+    room.has_server(&engine.config.server_name)
+}
+
+/// The other servers that may be in a room, those most likely to help in front.
+async fn servers_for(
+    engine: &Engine,
+    requester: &Requester,
+    room_id: &RoomId,
+    room: Option<&Room>,
+    via: &[OwnedServerName],
+) -> Result<Vec<OwnedServerName>, Error> {
+    let mut all = via.to_vec();
+    if let Some(room) = room {
+        all.extend(inviting_servers(engine, room, requester.user_nid).await?);
+        all.extend(room.servers());
+    }
+    all.extend(room_id.server_name().map(ToOwned::to_owned));
+    let mut servers: Vec<OwnedServerName> = Vec::new();
+    for server in all {
+        if server != engine.config.server_name && !servers.contains(&server) {
+            servers.push(server);
+        }
+    }
+    Ok(servers)
+}
+
+async fn join_elsewhere(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room_id: &RoomId,
+    room: Option<&Room>,
+    via: &[OwnedServerName],
+    reason: Option<String>,
+) -> Result<OwnedRoomId, MembershipError> {
+    let servers = servers_for(engine, requester, room_id, room, via).await?;
+    if servers.is_empty() {
+        return Err(MembershipError::UnknownRoom);
+    }
+    let content = member_content(engine, requester.user_nid, "join").await?;
+    let join = RemoteJoin {
+        room_id,
+        requester,
+        content: with_reason(content, reason),
+        servers,
+    };
+    join_through(engine, join).await?;
+    Ok(room_id.to_owned())
+}
+
+/// Knocks on a room, by its ID or an alias. Knocking again is no error and changes nothing.
+pub async fn knock(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room: &RoomOrAliasId,
+    via: &[OwnedServerName],
+    reason: Option<String>,
+) -> Result<OwnedRoomId, MembershipError> {
+    let (room_id, via) = located(engine, room, via).await?;
+    let room = by_id(engine, &room_id).await?;
+    let content = with_reason(member_content(engine, requester.user_nid, "knock").await?, reason);
+    match room {
+        Some(room) if is_here(engine, &room) => {
+            change(engine, &room, requester, &requester.user_id, content).await?;
+        }
+        room => {
+            let known = room.as_deref().and_then(|room| membership_of(room, requester.user_nid));
+            if known == Some(Membership::Knock) {
+                return Ok(room_id);
+            }
+            let servers = servers_for(engine, requester, &room_id, room.as_deref(), &via).await?;
+            if servers.is_empty() {
+                return Err(MembershipError::UnknownRoom);
+            }
+            knock_through(engine, &room_id, requester, content, servers).await?;
+        }
+    }
+    Ok(room_id)
 }
 
 /// Leaves a room, rejects an invite or takes back a knock. Leaving again is no error and changes nothing.
@@ -111,6 +237,11 @@ pub async fn leave(
         .ok_or(MembershipError::UnknownRoom)?;
     match membership_of(&room, requester.user_nid) {
         Some(Membership::Leave) => Ok(()),
+        Some(_) if !is_here(engine, &room) => {
+            let servers = servers_for(engine, requester, room_id, Some(&room), &[]).await?;
+            leave_through(engine, &room, requester, content("leave", reason), servers).await?;
+            Ok(())
+        }
         None => Err(MembershipError::Forbidden("you are not in this room".to_owned())),
         Some(_) => {
             change(
@@ -155,15 +286,17 @@ pub async fn invite(
     user_id: &UserId,
     reason: Option<String>,
 ) -> Result<(), MembershipError> {
-    if user_id.server_name() != engine.config.server_name {
-        return Err(MembershipError::UnreachableUser(user_id.to_owned()));
-    }
     let room = known_to(engine, requester, room_id).await?;
     let user_nid = engine.interner.user(user_id).await.map_err(Error::from)?;
     if membership_of(&room, user_nid) == Some(Membership::Join) {
         return Err(MembershipError::Forbidden(format!(
             "{user_id} is in the room already"
         )));
+    }
+    if user_id.server_name() != engine.config.server_name {
+        let content = with_reason(member_content_for("invite"), reason);
+        invite_remote(engine, &room, requester, user_id, content).await?;
+        return Ok(());
     }
     let content = member_content(engine, user_nid, "invite").await?;
     change(engine, &room, requester, user_id, with_reason(content, reason)).await
@@ -313,6 +446,11 @@ pub(super) async fn member_content(
         }
     }
     Ok(content)
+}
+
+/// The content of a member event that says nothing but the membership.
+pub(super) fn member_content_for(membership: &str) -> CanonicalJsonObject {
+    content(membership, None)
 }
 
 fn content(membership: &str, reason: Option<String>) -> CanonicalJsonObject {

@@ -9,6 +9,7 @@ pub mod create;
 mod decide;
 mod draft;
 mod gather;
+pub(crate) mod handshake;
 mod head;
 mod load;
 mod members;
@@ -38,6 +39,7 @@ use ruma::OwnedRoomId;
 use crate::{Engine, Error};
 
 pub use commit::SendError;
+pub use handshake::{HandshakeError, serve::ServeError};
 pub(crate) use commit::commit_one;
 pub use decide::DecideError;
 pub(crate) use draft::{Draft, content_from_json};

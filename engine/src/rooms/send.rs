@@ -16,6 +16,7 @@ use super::{
     commit::commit_one,
     decide::DecideError,
     draft::{BadContent, ClientRequest, Draft, content_from_json},
+    handshake::{HandshakeError, InviteError, invite_remote},
 };
 use crate::{
     Engine, Error,
@@ -37,9 +38,9 @@ pub enum SendMessageError {
     /// A redaction that doesn't say what to redact.
     #[error("a redaction names the event to redact, in the `redacts` of its content")]
     RedactsNothing,
-    /// A user of another server, which can't be asked.
-    #[error("{0} is on another server, and this one does not federate")]
-    UnreachableUser(OwnedUserId),
+    /// The server of a user who was invited did not take the invite.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
     /// An alias that doesn't point to the room.
     #[error("the alias {0} does not point to this room")]
     BadAlias(String),
@@ -52,6 +53,15 @@ pub enum SendMessageError {
     /// It was decided against, or could not be committed.
     #[error(transparent)]
     Send(#[from] SendError),
+}
+
+impl From<InviteError> for SendMessageError {
+    fn from(error: InviteError) -> Self {
+        match error {
+            InviteError::Decided(error) => SendError::Decided(error).into(),
+            InviteError::Handshake(error) => error.into(),
+        }
+    }
 }
 
 impl From<Error> for SendMessageError {
@@ -216,7 +226,9 @@ pub async fn send_state(
             .ok_or(SendMessageError::UnknownRoom)?,
         false => joined_room(engine, requester, room_id).await?,
     };
-    check_invite(engine, &draft)?;
+    if let Some(user_id) = invited_elsewhere(engine, &draft) {
+        return Ok(invite_remote(engine, &room, requester, &user_id, draft.content).await?);
+    }
     check_aliases(engine, &room, &draft).await?;
     if let Some(event_id) = stands_already(engine, &room, &draft).await? {
         return Ok(event_id);
@@ -239,18 +251,14 @@ async fn stands_already(engine: &Engine, room: &Room, draft: &Draft) -> Result<O
     Ok(same.then(|| current.event_id.clone()))
 }
 
-/// An invite sent as state is one all the same: a user of another server would have to be told by it.
-fn check_invite(engine: &Engine, draft: &Draft) -> Result<(), SendMessageError> {
+/// An invite sent as state is one all the same: the server of a user of another is told by it.
+fn invited_elsewhere(engine: &Engine, draft: &Draft) -> Option<OwnedUserId> {
     let invited = draft
         .state_key
         .as_deref()
-        .filter(|_| draft.membership() == Some("invite"));
-    let remote = invited
-        .and_then(|user_id| <&UserId>::try_from(user_id).ok())
-        .filter(|user_id| user_id.server_name() != engine.config.server_name);
-    remote.map_or(Ok(()), |user_id| {
-        Err(SendMessageError::UnreachableUser(user_id.to_owned()))
-    })
+        .filter(|_| draft.membership() == Some("invite"))?;
+    let user_id = <&UserId>::try_from(invited).ok()?;
+    (user_id.server_name() != engine.config.server_name).then(|| user_id.to_owned())
 }
 
 /// The aliases that a canonical alias event adds must point to the room (client-server API, `PUT …/state`).

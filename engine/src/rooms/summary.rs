@@ -76,7 +76,9 @@ pub async fn summary(
     if !is_close && !is_open(&summary) {
         // Who could join it because of another room they are in.
         let may_join = match requester {
-            Some(requester) => restricted::lets_in(engine, &room, requester.user_nid).await?,
+            Some(requester) => {
+                restricted::lets_in(engine, &room, requester.user_nid).await? == restricted::LetsIn::Yes
+            }
             None => false,
         };
         if !may_join {

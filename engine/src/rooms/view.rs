@@ -139,11 +139,8 @@ impl View {
         }
         self.upto = position;
         match applied {
-            Applied::Event(event, changes, after_gap) => {
+            Applied::Event(event, changes) => {
                 self.sequence = event.place.sequence;
-                if after_gap {
-                    self.gaps.insert(event.place.sequence);
-                }
                 self.change_state(&changes);
                 self.push(RoomEntry {
                     position,
@@ -175,7 +172,7 @@ impl View {
 /// An entry with what it names fetched.
 #[derive(Debug, Clone)]
 enum Applied {
-    Event(Arc<Event>, Arc<[StateChange]>, bool),
+    Event(Arc<Event>, Arc<[StateChange]>),
     State(Arc<[StateChange]>),
     Receipt(Receipt),
     Membership(UserNid, Membership, OwnedUserId, bool),
@@ -238,6 +235,13 @@ impl ViewCell {
 
 /// Brings `room` up to an entry about it.
 pub(super) async fn apply(engine: &Arc<Engine>, room: &Room, entry: &Entry) {
+    if let EntryKind::Event(stored, _) = &entry.kind
+        && stored.after_gap
+    {
+        // The state that came with it is in the tables, not in the entry: the next reader loads it.
+        engine.rooms.withdraw(room);
+        return;
+    }
     match fetch(engine, room, entry).await {
         Ok(Some(applied)) => room.view.apply(entry.position, applied),
         Ok(None) => {}
@@ -261,7 +265,7 @@ async fn fetch(engine: &Arc<Engine>, room: &Room, entry: &Entry) -> Result<Optio
                     event
                 }
             };
-            Applied::Event(event, Arc::clone(changes), stored.after_gap)
+            Applied::Event(event, Arc::clone(changes))
         }
         EntryKind::State(_, changes) => Applied::State(Arc::clone(changes)),
         EntryKind::Receipt(receipt) => Applied::Receipt(receipt.clone()),

@@ -8,11 +8,11 @@ mod facts;
 use std::sync::Arc;
 
 use hearth_storage::{
-    EventNid, RoomNid,
+    EventNid, RoomNid, StateNid,
     log::{Change, ClientTransaction, Fact, MembershipChange, NewEvent, Redaction},
 };
 use ruma::{
-    OwnedEventId, OwnedRoomId, RoomId, events::TimelineEventType, room_version_rules::RoomVersionRules,
+    CanonicalJsonObject, OwnedEventId, OwnedRoomId, RoomId, events::TimelineEventType, room_version_rules::RoomVersionRules,
 };
 
 use super::{
@@ -29,8 +29,8 @@ use crate::{
 };
 pub(super) use accept::{AcceptError, Accepted, Candidate, Known, accept};
 use ahead::{Ahead, StateAfter};
-pub(super) use build::Signer;
-use build::{Position, sign, unsigned_pdu};
+pub(super) use build::{Signer, sign};
+use build::{Position, unsigned_pdu};
 
 /// Why an event is not sent.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +136,59 @@ pub(super) fn decide(
         events,
         room_id,
     })
+}
+
+/// An event that was not committed.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    /// Neither hashed nor signed.
+    pub unsigned: CanonicalJsonObject,
+    /// As this server signs it.
+    pub event: Arc<Event>,
+}
+
+/// What the one of `drafts` would be, if the rules allow it as the room stands. Nothing moves.
+pub(super) fn propose(
+    head: &Head,
+    target: Target<'_>,
+    signer: Signer<'_>,
+    drafts: &[Draft],
+    gathered: &Gathered,
+) -> Result<Proposal, DecideError> {
+    let (Some(draft), Some(names), Some(room_id)) = (drafts.first(), gathered.names.first(), target.room_id)
+    else {
+        return Err(Error::Damaged("nothing to propose".to_owned()).into());
+    };
+    let ahead = Ahead::of(head, gathered);
+    let position = Position {
+        room_id: Some(room_id),
+        prev_events: ahead.extremities(),
+        auth_events: &ahead.auth_events(names)?,
+        depth: ahead.next_depth(),
+    };
+    let unsigned = unsigned_pdu(draft, position, signer.now, target.rules);
+    let (event_id, pdu) = sign(unsigned.clone(), signer, target.rules)?;
+    let stored = NewEvent {
+        event_nid: names.event_nid,
+        event_id: event_id.to_string(),
+        room_nid: target.room_nid,
+        sequence: 0,
+        type_nid: names.type_nid,
+        key_nid: names.key_nid,
+        sender_nid: draft.sender_nid,
+        state_after: StateNid::from(0),
+        origin_server_ts: signer.now.0.into(),
+        replaces: None,
+        pdu: pdu.into(),
+        push_class: 0,
+        transaction: None,
+        auth_nids: Vec::new(),
+        is_stored: false,
+        after_gap: false,
+    };
+    let event = Arc::new(Event::parse(&stored, 0, room_id, target.rules).map_err(Error::from)?);
+    ahead.check_auth_rules(&event, &target.rules.authorization)?;
+    Ok(Proposal { unsigned, event })
 }
 
 /// Deciding, half done.

@@ -168,3 +168,12 @@ pub(super) async fn fetch_authorising(
     admit(engine, room, pdus).await?;
     Ok(())
 }
+
+/// Numbers events that are not judged: nothing is known of their room but what another server says.
+pub(in crate::rooms) async fn unjudged(
+    engine: &Engine,
+    room: &Room,
+    pdus: Vec<ReceivedPdu>,
+) -> Result<Vec<Incoming>, Error> {
+    number(engine, room, pdus).await
+}
