@@ -1,14 +1,10 @@
 //! The account routes as a client calls them: paths, bodies and error codes. The rules behind them are tested in
 //! the engine.
 
-use std::sync::Arc;
-
 use axum::{Router, body::Body};
-use hearth_engine::{Config, Engine, Outside, SigningKey};
-use hearth_storage::test_database::TestDatabase;
+use hearth_engine::{Config, test_engine};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
-use ruma::owned_server_name;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -18,14 +14,10 @@ async fn server() -> Client {
 }
 
 async fn server_with(change: impl FnOnce(&mut Config)) -> Client {
-    let mut config = Config::new(owned_server_name!("example.org"));
-    config.registration.open = true;
+    let mut config = test_engine::open_config();
     config.registration.shared_secret = Some("shared_secret".to_owned());
-    config.rate_limits.enabled = false;
     change(&mut config);
-    let db = TestDatabase::new().await.connect().await;
-    let key = SigningKey::from_seed("1", &[1; 32]).unwrap();
-    let engine: Arc<Engine> = Engine::start(config, db, key, Outside::default()).await.unwrap();
+    let (engine, _) = test_engine::start(config).await;
     Client {
         router: hearth_client_api::router(engine),
         token: None,

@@ -2,11 +2,9 @@
 //! the engine.
 
 use axum::{Router, body::Body};
-use hearth_engine::{Config, Engine, Outside, SigningKey};
-use hearth_storage::test_database::TestDatabase;
+use hearth_engine::test_engine;
 use http::{Request, header};
 use http_body_util::BodyExt;
-use ruma::owned_server_name;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -17,12 +15,7 @@ struct Client {
 
 /// Alice on a server of her own.
 async fn client() -> Client {
-    let mut config = Config::new(owned_server_name!("example.org"));
-    config.registration.open = true;
-    config.rate_limits.enabled = false;
-    let db = TestDatabase::new().await.connect().await;
-    let key = SigningKey::from_seed("1", &[1; 32]).unwrap();
-    let engine = Engine::start(config, db, key, Outside::default()).await.unwrap();
+    let (engine, _) = test_engine::start(test_engine::open_config()).await;
     let mut client = Client {
         router: hearth_client_api::router(engine),
         token: String::new(),

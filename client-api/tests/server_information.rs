@@ -1,8 +1,7 @@
 //! What the server tells about itself.
 
 use axum::{Router, body::Body};
-use hearth_engine::{Config, Engine, Outside, SigningKey, Support, SupportContact, accounts::register};
-use hearth_storage::test_database::TestDatabase;
+use hearth_engine::{Config, Support, SupportContact, accounts::register, test_engine};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use ruma::{api::client::account::register::RegistrationKind, owned_user_id, server_name};
@@ -13,11 +12,7 @@ async fn server(configure: impl FnOnce(&mut Config)) -> (Router, String) {
     let mut config = Config::new(server_name!("localhost").to_owned());
     config.registration.guests = true;
     configure(&mut config);
-    let db = TestDatabase::new().await.connect().await;
-    let key = SigningKey::from_seed("test", &[7; 32]).expect("a key");
-    let engine = Engine::start(config, db, key, Outside::default())
-        .await
-        .expect("an engine");
+    let (engine, _) = test_engine::start(config).await;
     let guest = register::Registration {
         kind: RegistrationKind::Guest,
         ..register::Registration::default()

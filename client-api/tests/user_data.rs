@@ -1,14 +1,10 @@
 //! The routes of profiles, account data, filters, typing, receipts and aliases as a client calls them: paths, bodies
 //! and error codes. The rules behind them are tested in the engine.
 
-use std::sync::Arc;
-
 use axum::{Router, body::Body};
-use hearth_engine::{Config, Engine, Outside, SigningKey};
-use hearth_storage::test_database::TestDatabase;
+use hearth_engine::test_engine;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
-use ruma::owned_server_name;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -47,12 +43,7 @@ impl Answer {
 
 /// Alice on a server of her own, and one who isn't logged in.
 async fn server() -> (Client, Client) {
-    let mut config = Config::new(owned_server_name!("example.org"));
-    config.registration.open = true;
-    config.rate_limits.enabled = false;
-    let db = TestDatabase::new().await.connect().await;
-    let key = SigningKey::from_seed("1", &[1; 32]).unwrap();
-    let engine: Arc<Engine> = Engine::start(config, db, key, Outside::default()).await.unwrap();
+    let (engine, _) = test_engine::start(test_engine::open_config()).await;
     let nobody = Client {
         router: hearth_client_api::router(engine),
         token: None,

@@ -13,8 +13,7 @@ use axum::{
     response::Response,
 };
 use hearth_endpoint::{MatrixError, Ruma, RumaRoutes, serve};
-use hearth_engine::{Config, Engine, Outside, SigningKey, accounts::register};
-use hearth_storage::test_database::TestDatabase;
+use hearth_engine::{Config, Engine, accounts::register, test_engine};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use ruma::{
@@ -144,11 +143,7 @@ impl Server {
         let mut config = Config::new(server_name!("localhost").to_owned());
         config.registration.guests = true;
         configure(&mut config);
-        let db = TestDatabase::new().await.connect().await;
-        let key = SigningKey::from_seed("test", &[7; 32]).expect("a key");
-        let engine = Engine::start(config, db, key, Outside::default())
-            .await
-            .expect("an engine");
+        let (engine, _) = test_engine::start(config).await;
         let routes = Router::new()
             .ruma(whoami)
             .ruma(login)

@@ -29,6 +29,8 @@ pub mod server_keys;
 mod signing;
 pub mod sync;
 pub mod tags;
+#[cfg(any(test, feature = "test-engine"))]
+pub mod test_engine;
 pub mod tokens;
 mod transactions;
 pub mod typing;

@@ -3,11 +3,9 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use axum::{Router, body::Body};
-use hearth_engine::{Config, Engine, Outside, SigningKey};
-use hearth_storage::test_database::TestDatabase;
+use hearth_engine::test_engine::{self, TestDatabase};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
-use ruma::owned_server_name;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -45,20 +43,13 @@ impl Answer {
 
 /// Alice on a server of her own, and one who isn't logged in.
 pub async fn server() -> (Client, Client) {
-    let mut config = Config::new(owned_server_name!("example.org"));
-    config.registration.open = true;
-    config.rate_limits.enabled = false;
-    let database = Arc::new(TestDatabase::new().await);
-    let key = SigningKey::from_seed("1", &[1; 32]).unwrap();
-    let engine: Arc<Engine> = Engine::start(config, database.connect().await, key, Outside::default())
-        .await
-        .unwrap();
+    let (engine, database) = test_engine::start(test_engine::open_config()).await;
     let router = hearth_client_api::router(engine);
     let nobody = Client {
         router,
         token: None,
         user_id: String::new(),
-        database,
+        database: Arc::new(database),
     };
     (nobody.register("alice").await, nobody)
 }

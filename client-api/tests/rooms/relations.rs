@@ -1,9 +1,5 @@
 //! `GET …/relations/{eventId}`, in its three forms.
 
-use hearth_storage::{
-    relations::{Children, depth_within},
-    rooms,
-};
 use serde_json::json;
 
 use crate::client::{ids, server, v1};
@@ -226,41 +222,4 @@ async fn only_who_sees_the_parent_sees_children() {
         .get(&path(&room_id, &parent))
         .await
         .refused(401, "M_MISSING_TOKEN");
-}
-
-#[tokio::test]
-async fn levels_that_have_too_many_events_are_left_out_of_a_recursion() {
-    let (alice, _) = server().await;
-    let room_id = alice.room().await;
-    let root = alice.say_text(&room_id, "root").await;
-    for _ in 0..2 {
-        let child = alice.relate(&room_id, "m.reference", &root, "first level").await;
-        for _ in 0..2 {
-            alice
-                .relate(&room_id, "m.reference", &child, "second level")
-                .await;
-        }
-    }
-    let db = alice.database.connect().await;
-    let mut connection = db.acquire().await.unwrap();
-    let room_nid = rooms::by_id(&mut connection, &room_id)
-        .await
-        .unwrap()
-        .unwrap()
-        .room_nid;
-    let wanted = |rel_type| Children {
-        room_nid,
-        parent_id: &root,
-        rel_type,
-        type_nid: None,
-        depth: 3,
-    };
-    for (limit, depth) in [(1, 1), (2, 1), (5, 1), (6, 3), (100, 3)] {
-        let within = depth_within(&mut connection, wanted(None), limit).await.unwrap();
-        assert_eq!(within, depth, "of six events, at most {limit}");
-    }
-    let none = depth_within(&mut connection, wanted(Some("m.thread")), 1)
-        .await
-        .unwrap();
-    assert_eq!(none, 3, "there is nothing to leave out");
 }

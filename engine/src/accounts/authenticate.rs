@@ -201,7 +201,7 @@ async fn end_earlier_issues(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::{logout, test_engine};
+    use crate::{accounts::logout, test_engine};
 
     /// The race that a cache must survive: read, then revoked, then remembered.
     #[tokio::test]

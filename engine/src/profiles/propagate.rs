@@ -244,8 +244,9 @@ mod tests {
 
     use super::{DecideError, Draft, Profile, Propagations, SendError, updated};
     use crate::{
-        accounts::{authenticate, test_engine},
+        accounts::authenticate,
         rooms::{self, membership},
+        test_engine,
     };
 
     fn alice_profile() -> Profile {

@@ -10,6 +10,7 @@ mod heads;
 mod outages;
 mod people;
 mod redactions;
+mod relations;
 mod states;
 mod synced;
 mod told;
