@@ -93,10 +93,11 @@ pub async fn messages(
         Access::UntilLeft(_, left_at) => left_at,
     };
     let user = users::load(engine, requester.user_nid).await?;
-    let mut transaction = engine.db.begin_read().await.map_err(Error::from)?;
+    // Every query has the same end in the log: they need not see one moment.
+    let mut connection = engine.db.acquire().await.map_err(Error::from)?;
     let sight = visibility::load(
         engine,
-        &mut transaction,
+        &mut connection,
         &[&room],
         &requester.user_id,
         head.position,
@@ -105,7 +106,7 @@ pub async fn messages(
     let sight = sight.get(&room.nid).cloned().unwrap_or_default();
     // No further than the reader may look, whatever token they come with.
     let end = match access {
-        Access::UntilLeft(..) => events::place_at(&mut transaction, room.nid, upto)
+        Access::UntilLeft(..) => events::place_at(&mut connection, room.nid, upto)
             .await
             .map_err(Error::from)?,
         _ => Place::END,
@@ -118,12 +119,12 @@ pub async fn messages(
         Some(token) => place_of(connection, &room, token.parse()?, head).await,
         None => Ok(default),
     };
-    let from = resolve(&mut transaction, request.from, edge).await?.min(end);
+    let from = resolve(&mut connection, request.from, edge).await?.min(end);
     let far = match request.direction {
         Direction::Backward => Place::START,
         Direction::Forward => end,
     };
-    let to = resolve(&mut transaction, request.to, far).await?.min(end);
+    let to = resolve(&mut connection, request.to, far).await?.min(end);
     let (filter, direction) = (request.filter, request.direction);
     let viewer = (requester.user_nid, &*user.preferences);
     let walk = Walk {
@@ -136,8 +137,8 @@ pub async fn messages(
         upto,
     };
     let limit = limit_within(request.limit, filter);
-    let walked = walk.run(&mut transaction, from, to, limit).await?;
-    drop(transaction);
+    let walked = walk.run(&mut connection, from, to, limit).await?;
+    drop(connection);
 
     let start = match request.from {
         Some(token) => token.parse()?,
@@ -170,12 +171,10 @@ fn sync_token(head: LogHead) -> SyncToken {
     }
 }
 
-/// How many events to show of those that a request and its filter allow.
+/// How many events to show where a request and its filter both say so. A filter's limit is greater than zero.
 pub(super) fn limit_within(limit: usize, filter: &RoomEventFilter) -> usize {
-    let of_filter = filter
-        .limit
-        .map(u64::from)
-        .and_then(|limit| usize::try_from(limit).ok());
+    let of_filter = filter.limit.map(u64::from).filter(|limit| *limit > 0);
+    let of_filter = of_filter.and_then(|limit| usize::try_from(limit).ok());
     limit.min(of_filter.unwrap_or(MAX_LIMIT)).min(MAX_LIMIT)
 }
 

@@ -175,27 +175,47 @@ async fn changed_summaries(sync: &Sync<'_>, materials: &[Material]) -> Result<Ha
                     .is_some_and(|(event_type, _)| matters(event_type))
             })
     };
-    let mut rooms = HashSet::new();
-    for material in materials {
-        if has_changed(material) || lost_its_name(sync, material).await? {
-            rooms.insert(material.room.nid);
-        }
-    }
-    Ok(rooms)
+    let (changed, others): (Vec<&Material>, Vec<&Material>) =
+        materials.iter().partition(|material| has_changed(material));
+    let lost_names = lost_names(sync, &others).await?;
+    Ok(changed
+        .into_iter()
+        .map(|material| material.room.nid)
+        .chain(lost_names)
+        .collect())
 }
 
-/// Whether what names a room was redacted in its timeline; or may have been, where that doesn't tell all.
-async fn lost_its_name(sync: &Sync<'_>, material: &Material) -> Result<bool, Error> {
-    let redacted = || material.events.iter().filter_map(|(_, event)| event.redacts());
-    let is_partial = material.limited || gather::may_hide(sync, &material.room);
-    if !is_partial && redacted().next().is_none() {
-        return Ok(false);
+/// The rooms in whose timeline what names them was redacted; or may have been, where it doesn't tell all.
+async fn lost_names(sync: &Sync<'_>, materials: &[&Material]) -> Result<Vec<RoomNid>, Error> {
+    let redacted = |material: &Material, event: &Event| {
+        let mut redacted = material.events.iter().filter_map(|(_, event)| event.redacts());
+        redacted.any(|event_id| event_id == event.event_id)
+    };
+    let is_partial = |material: &Material| material.limited || gather::may_hide(sync, &material.room);
+    let has_redactions =
+        |material: &Material| material.events.iter().any(|(_, event)| event.redacts().is_some());
+    let unsure: Vec<&Material> = materials
+        .iter()
+        .copied()
+        .filter(|material| is_partial(material) || has_redactions(material))
+        .collect();
+    if unsure.is_empty() {
+        return Ok(Vec::new());
     }
-    let names = summary::naming_events(sync.engine, &material.room).await?;
-    Ok(names.iter().any(|name| match is_partial {
-        true => name.redacted_because.is_some(),
-        false => redacted().any(|event_id| event_id == name.event_id),
-    }))
+    let rooms: Vec<&Room> = unsure.iter().map(|material| &*material.room).collect();
+    let names = summary::naming_events(sync.engine, &rooms).await?;
+    let has_lost_one = |material: &&&Material| {
+        let mut names = names.get(&material.room.nid).into_iter().flatten();
+        match is_partial(material) {
+            true => names.any(|name| name.redacted_because.is_some()),
+            false => names.any(|name| redacted(material, name)),
+        }
+    };
+    Ok(unsure
+        .iter()
+        .filter(has_lost_one)
+        .map(|material| material.room.nid)
+        .collect())
 }
 
 /// Brings the state to tell of each room down to what the client wants: with members loaded lazily, the members of

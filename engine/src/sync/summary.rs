@@ -1,18 +1,14 @@
 //! Room summaries: how many are in a room, and for one without a name, of whom its name can be made.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use hearth_storage::{UserNid, log::Membership};
+use hearth_storage::{EventNid, RoomNid, UserNid, log::Membership};
 use ruma::{OwnedUserId, events::TimelineEventType};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::response::Summary;
-use crate::{
-    Engine, Error,
-    events::Event,
-    rooms::{Room, read},
-};
+use crate::{Engine, Error, events::Event, rooms::Room};
 
 /// Heroes of a summary, at most (client-server API, "Room summary").
 const HEROES: usize = 5;
@@ -64,11 +60,36 @@ pub(super) async fn heroes(engine: &Engine, room: &Room, viewer: UserNid) -> Res
         .collect())
 }
 
-/// The current state events that name a room, [`NAMES`].
-pub(super) async fn naming_events(engine: &Engine, room: &Room) -> Result<Vec<Arc<Event>>, Error> {
-    let mut events = Vec::new();
-    for event_type in NAMES {
-        events.extend(read::current_state_event(engine, room, event_type, "").await?);
+/// The current state events that name each of some rooms, [`NAMES`]; with one query if any is not in memory.
+pub(super) async fn naming_events(
+    engine: &Engine,
+    rooms: &[&Room],
+) -> Result<HashMap<RoomNid, Vec<Arc<Event>>>, Error> {
+    let keys = engine.interner.keys(&NAMES.map(|name| (name, ""))).await?;
+    let of_room = |room: &&Room| {
+        let events = room.read(|view| {
+            keys.iter()
+                .filter_map(|key_nid| view.state.get(*key_nid))
+                .collect()
+        });
+        events.unwrap_or_else(Vec::new)
+    };
+    let wanted: Vec<EventNid> = rooms.iter().flat_map(of_room).collect();
+    let (mut found, missing) = engine.events.partition(wanted);
+    if !missing.is_empty() {
+        let by_nid: HashMap<RoomNid, &Room> = rooms.iter().map(|room| (room.nid, *room)).collect();
+        let room_of = |room_nid| Some(by_nid.get(&room_nid)?.in_room());
+        let mut connection = engine.db.acquire().await?;
+        found.extend(
+            engine
+                .events
+                .load_of_rooms(&mut connection, missing, room_of)
+                .await?,
+        );
+    }
+    let mut events: HashMap<RoomNid, Vec<Arc<Event>>> = HashMap::new();
+    for event in found.into_values() {
+        events.entry(event.room_nid).or_default().push(event);
     }
     Ok(events)
 }
@@ -87,8 +108,6 @@ async fn has_name(engine: &Engine, room: &Room) -> Result<bool, Error> {
         };
         name?.as_str().map(|name| !name.is_empty())
     };
-    Ok(naming_events(engine, room)
-        .await?
-        .iter()
-        .any(|event| names(event) == Some(true)))
+    let events = naming_events(engine, &[room]).await?;
+    Ok(events.values().flatten().any(|event| names(event) == Some(true)))
 }
