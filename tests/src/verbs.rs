@@ -176,7 +176,8 @@ impl Client {
 
     /// Redacts.
     pub async fn redact(&self, room_id: &str, event_id: &str, reason: &str) -> Answer {
-        let path = format!("/v3/rooms/{room_id}/redact/{event_id}/{}", self.new_txn_id());
+        let (event_id, txn_id) = (encoded(event_id), self.new_txn_id());
+        let path = format!("/v3/rooms/{room_id}/redact/{event_id}/{txn_id}");
         self.put(&path, json!({ "reason": reason })).await
     }
 
@@ -206,7 +207,7 @@ impl Client {
 
     /// An event.
     pub async fn event(&self, room_id: &str, event_id: &str) -> Answer {
-        self.get(&format!("/v3/rooms/{room_id}/event/{event_id}")).await
+        self.get(&format!("/v3/rooms/{room_id}/event/{}", encoded(event_id))).await
     }
 
     /// A page of history; `query` as in `dir=b&limit=10`.

@@ -333,7 +333,7 @@ async fn rooms_of_each_version_can_be_made_and_used() {
     let capabilities = alice.get("/v3/capabilities").await.ok();
     let versions = &capabilities["capabilities"]["m.room_versions"];
     assert_eq!(versions["default"], "12");
-    for version in 6..=12 {
+    for version in 1..=12 {
         let name = version.to_string();
         assert_eq!(
             versions["available"][&name], "stable",
@@ -360,6 +360,10 @@ async fn rooms_of_each_version_can_be_made_and_used() {
 
         bob.join(&room).await.ok();
         let message = bob.send_text(&room, "hello").await.event_id();
+        match version {
+            1 | 2 => assert!(message.ends_with(&format!(":{}", server.name())), "{message}"),
+            _ => assert_eq!(message.len(), 44, "{message} is a hash"),
+        }
         alice
             .send_state(&room, "m.room.topic", "", json!({ "topic": "new" }))
             .await
