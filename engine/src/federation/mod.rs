@@ -2,6 +2,11 @@
 //! [`crate::remote::RemoteServers`], in the same types.
 
 pub mod acl;
+mod edus;
+mod transactions;
+mod history;
+
+pub use history::{backfill, event, event_auth, missing_events, state, state_ids};
 
 pub use crate::rooms::{
     ServeError,
@@ -10,3 +15,5 @@ pub use crate::rooms::{
     },
     receive::inbox::{Answers, ReceiveError, receive_pdus},
 };
+pub(crate) use transactions::Transactions;
+pub use transactions::{TransactionError, send_transaction_message};

@@ -134,6 +134,15 @@ impl Members {
         self.by_user.get(&user_nid).is_some_and(|member| member.is_local)
     }
 
+    /// The users of a server that have any membership.
+    pub fn of_server(&self, server: &ServerName) -> Vec<UserNid> {
+        let Some(index) = self.server_indices.get(server) else {
+            return Vec::new();
+        };
+        let of_it = self.by_user.iter().filter(|(_, member)| member.server == *index);
+        of_it.map(|(user_nid, _)| *user_nid).collect()
+    }
+
     /// Whether a server has joined users in the room.
     pub fn has_server(&self, server: &ServerName) -> bool {
         let index = self.server_indices.get(server);

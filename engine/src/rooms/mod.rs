@@ -27,6 +27,7 @@ pub mod send;
 pub(crate) mod serve;
 mod state;
 pub mod summary;
+pub(crate) mod told;
 mod view;
 pub(crate) mod visibility;
 mod walk;

@@ -1,9 +1,9 @@
 //! What this server does for users of others: begins and completes their joins, leaves and knocks, and takes invites of
 //! its own users (server-server API, the sections named after these).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
-use hearth_storage::{EventNid, event_auth, log::Membership};
+use hearth_storage::log::Membership;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedUserId, RoomId, RoomVersionId, ServerName,
     UserId,
@@ -24,19 +24,19 @@ use crate::{
     Engine, Error,
     events::Event,
     federation::acl,
+    outgoing,
     rooms::{
         DecideError, Draft, Room, by_id,
         membership::member_content_for,
-        read::{self, current_state_event},
+        read::current_state_event,
         receive::{
             fetch,
             inbox::judge_now,
             judge::Judgement,
             outliers,
             pdu::{self, ReceivedPdu},
-            state,
         },
-        restricted,
+        restricted, told,
     },
 };
 
@@ -50,8 +50,6 @@ pub(super) const STRIPPED_TYPES: [&str; 7] = [
     "m.room.name",
     "m.room.topic",
 ];
-/// Events of auth chains that are told with a state.
-const MOST_AUTH: usize = 500_000;
 /// Bytes of stripped state that are kept with an invite.
 const MOST_STRIPPED_BYTES: usize = 256 << 10;
 
@@ -61,6 +59,9 @@ pub enum ServeError {
     /// This server does not know the room, or is not in it.
     #[error("this server is not in that room")]
     UnknownRoom,
+    /// There is no such event here, or none that the server may know of.
+    #[error("this server knows no such event")]
+    UnknownEvent,
     /// The room's server ACL, or a rule, is against it.
     #[error("{0}")]
     Forbidden(String),
@@ -215,11 +216,18 @@ async fn take(
     pdu: ReceivedPdu,
 ) -> Result<OwnedEventId, ServeError> {
     let event_id = pdu.event_id.clone();
+    outgoing::relay(engine, &event_id).await?;
     let judged = judge_now(engine, room, origin, vec![pdu]).await?;
     match judged.first() {
         Some((_, Judgement::Accepted)) => {}
-        Some((_, Judgement::Known(hearth_storage::events::EventStatus::Accepted))) => {}
-        _ => return Err(ServeError::Forbidden("the room's rules do not allow it".to_owned())),
+        // It was sent on when it came first.
+        Some((_, Judgement::Known(hearth_storage::events::EventStatus::Accepted))) => {
+            outgoing::do_not_relay(engine, &event_id);
+        }
+        _ => {
+            outgoing::do_not_relay(engine, &event_id);
+            return Err(ServeError::Forbidden("the room's rules do not allow it".to_owned()));
+        }
     }
     Ok(event_id)
 }
@@ -237,7 +245,10 @@ pub async fn send_join(
     let servers = room.servers();
     let event_id = take(engine, origin, &room, pdu).await?;
     let mut told = create_join_event::v2::RoomState::new();
-    let (state, auth_chain) = state_before(engine, &room, &event_id).await?;
+    let event = told::by_id(engine, &room, &event_id).await?;
+    let event = event.ok_or_else(|| Error::Damaged(format!("{event_id} was accepted and is not there")))?;
+    let before = told::state_before(engine, &room, &event).await?.unwrap_or_default();
+    let (state, auth_chain) = told::with_auth_chain(engine, &room, &before, &[event.nid]).await?;
     told.state = raw_pdus(&state)?;
     told.auth_chain = raw_pdus(&auth_chain)?;
     told.event = Some(raw(&json)?);
@@ -270,41 +281,6 @@ fn signed_here(engine: &Engine, room: &Room, json: &str) -> Result<ReceivedPdu, 
     .map_err(|error| ServeError::Bad(error.to_string()))?;
     let json = serde_json::to_string(&object).map_err(|error| ServeError::Bad(error.to_string()))?;
     pdu::read(&json, &room.rules).map_err(|dropped| ServeError::Bad(dropped.to_string()))
-}
-
-type Events = Vec<Arc<Event>>;
-
-/// The state before an accepted event, and what authorises its events and the event.
-async fn state_before(
-    engine: &Arc<Engine>,
-    room: &Arc<Room>,
-    event_id: &OwnedEventId,
-) -> Result<(Events, Events), Error> {
-    let event = {
-        let mut connection = engine.db.acquire().await?;
-        engine.events.by_id(&mut connection, room, event_id).await?
-    };
-    let event = event.ok_or_else(|| Error::Damaged(format!("{event_id} was accepted and is not there")))?;
-    let after = state::load(engine, room, &BTreeSet::from([event.state_after])).await?.pop();
-    let mut map = after.map(|state| state.map).unwrap_or_default();
-    if let Some(key_nid) = event.key_nid {
-        map.set(key_nid, event.replaces);
-    }
-    let state_nids: Vec<EventNid> = map.iter().map(|(_, event_nid)| event_nid).collect();
-    let from: BTreeSet<EventNid> = state_nids.iter().copied().chain([event.nid]).collect();
-    let chain = {
-        let from: Vec<EventNid> = from.iter().copied().collect();
-        let mut connection = engine.db.acquire().await?;
-        event_auth::chain(&mut connection, &from, EventNid::from(0), MOST_AUTH).await?
-    };
-    let chain: BTreeSet<EventNid> = chain
-        .into_iter()
-        .flat_map(|edges| edges.auth_nids)
-        .filter(|event_nid| !state_nids.contains(event_nid))
-        .collect();
-    let state = read::events(engine, room, state_nids).await?.into_values().collect();
-    let chain = read::events(engine, room, chain).await?.into_values().collect();
-    Ok((state, chain))
 }
 
 fn raw(json: &str) -> Result<Box<RawValue>, Error> {

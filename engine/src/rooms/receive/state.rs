@@ -110,7 +110,7 @@ fn shared_with(base: Option<&StateMap>, loaded: LoadedState) -> KnownState {
 }
 
 /// What the states after an event's predecessors come to. Stored where it is a new one.
-pub(super) async fn before(
+pub(in crate::rooms) async fn before(
     engine: &Engine,
     room: &Room,
     after_prevs: &BTreeSet<StateNid>,
