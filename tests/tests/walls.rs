@@ -86,7 +86,7 @@ fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--locked", "--offline"])
         .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
         .expect("cargo runs");
     assert!(
@@ -117,12 +117,12 @@ fn ours(metadata: &Value) -> BTreeMap<&str, &Value> {
     packages.map(|package| (text(package, "name"), package)).collect()
 }
 
-/// What a package imports directly; its tests may import more.
+/// What a package imports directly, be it only for its tests. A package may name itself, for what its tests need of it.
 fn imports(package: &Value) -> BTreeSet<&str> {
-    let normal = list(package, "dependencies")
+    let names = list(package, "dependencies")
         .iter()
-        .filter(|dependency| dependency["kind"].is_null());
-    normal.map(|dependency| text(dependency, "name")).collect()
+        .map(|dependency| text(dependency, "name"));
+    names.filter(|name| *name != text(package, "name")).collect()
 }
 
 #[test]
@@ -166,12 +166,32 @@ fn storage_is_named_only_by_engine_homeserver_and_tests() {
 fn sqlx_is_named_only_by_storage_and_tests() {
     let metadata = metadata();
     for (name, package) in ours(&metadata) {
-        // Of dependencies of any kind: a test that needs SQL has a question for storage.
-        let named = list(package, "dependencies")
-            .iter()
-            .any(|dependency| text(dependency, "name") == "sqlx");
+        // A test that needs SQL has a question for storage.
+        let named = imports(package).contains("sqlx");
         assert!(!named || SQLX.contains(&name), "{name} names sqlx");
     }
+}
+
+#[test]
+fn what_is_built_by_default_has_nothing_that_is_for_tests() {
+    let metadata = metadata();
+    let default_members = list(&metadata, "workspace_default_members");
+    for (name, package) in ours(&metadata) {
+        if !default_members.contains(&package["id"]) {
+            continue;
+        }
+        let normal = list(package, "dependencies")
+            .iter()
+            .filter(|dependency| dependency["kind"].is_null());
+        for dependency in normal {
+            let for_tests = list(dependency, "features")
+                .iter()
+                .filter_map(Value::as_str)
+                .find(|feature| feature.starts_with("test-"));
+            assert_eq!(for_tests, None, "{name} asks it of {}", text(dependency, "name"));
+        }
+    }
+    assert!(!default_members.is_empty());
 }
 
 #[test]
