@@ -12,7 +12,8 @@ use crate::{
 pub struct StoredEvent {
     /// What was stored, without the request that made it: that is for [`add_transactions`] to say.
     pub event: NewEvent,
-    /// Its position in the log; 0 for one that is not live.
+    /// Its position in the log; for one that was fetched later, just before the live event it comes before; 0 for one
+    /// that has no place in its room.
     pub position: Position,
     /// Second part of its place in the room: 0 for a live event.
     pub sub: i32,
@@ -123,7 +124,10 @@ macro_rules! select_events {
         sqlx::query_as!(
             Row,
             r#"SELECT e.event_nid AS "event_nid!", e.event_id AS "event_id!", e.room_nid AS "room_nid!",
-                      e.sequence AS "sequence?", e.sub AS "sub!", e.position AS "position?", e.type_nid AS "type_nid!",
+                      e.sequence AS "sequence?", e.sub AS "sub!",
+                      CASE WHEN e.sub < 0 THEN (SELECT l.position - 1 FROM events l
+                          WHERE l.room_nid = e.room_nid AND l.sequence = e.sequence AND l.sub = 0)
+                      ELSE e.position END AS "position?", e.type_nid AS "type_nid!",
                       e.key_nid AS "key_nid?", e.sender_nid AS "sender_nid!", e.state_after AS "state_after?",
                       e.origin_server_ts AS "origin_server_ts!", e.pdu AS "pdu!", e.push_class AS "push_class!",
                       e.status AS "status!",

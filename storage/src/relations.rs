@@ -1,6 +1,10 @@
 //! How events relate to others: the children of an event, threads, and what children come to together.
 
-use crate::{Connection, EventNid, Position, Result, RoomNid, TypeNid, UserNid, event_ids, events::Place};
+use crate::{
+    Connection, EventNid, Position, Result, RoomNid, TypeNid, UserNid, event_ids,
+    events::Place,
+    log::{NewEvent, Relation},
+};
 
 /// What a reader may be shown of the children of events.
 #[derive(Debug, Clone, Copy)]
@@ -425,4 +429,29 @@ pub async fn threads(
         .into_iter()
         .map(|row| (EventNid(row.root_nid), place(row.sequence, row.sub)))
         .collect())
+}
+
+/// Stores how an event that was fetched later relates to another.
+pub async fn store_quietly(
+    connection: &mut Connection,
+    event: &NewEvent,
+    place: Place,
+    relation: &Relation,
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO relations (event_nid, room_nid, sequence, position, sender_nid, type_nid, sub, is_edit, rel_type, parent_id)
+         VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $8, $9) ON CONFLICT ON CONSTRAINT relations_pkey DO NOTHING",
+        event.event_nid.0,
+        event.room_nid.0,
+        place.sequence,
+        event.sender_nid.0,
+        event.type_nid.0,
+        place.sub,
+        relation.is_edit,
+        relation.rel_type.as_bytes(),
+        event_ids::pack(&relation.parent_id)
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -15,7 +15,8 @@ use serde_json::value::RawValue;
 use super::{
     Room, by_id, read, serve,
     visibility::{self, Access, Sight},
-    walk::{Walk, place_of},
+    receive::backfill,
+    walk::{Walk, Walked, place_of},
 };
 use crate::{
     Engine, Error,
@@ -28,6 +29,9 @@ use crate::{
 
 /// Events on one page, at most.
 pub(super) const MAX_LIMIT: usize = 1000;
+
+/// How often one page asks other servers for history.
+const MOST_FETCHES: usize = 5;
 
 /// Why nothing is shown.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +83,7 @@ pub struct Page {
 
 /// A page of the history that `requester` may see.
 pub async fn messages(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     requester: &Requester,
     room_id: &RoomId,
     request: PageRequest<'_>,
@@ -137,8 +141,14 @@ pub async fn messages(
         upto,
     };
     let limit = limit_within(request.limit, filter);
-    let walked = walk.run(&mut connection, from, to, limit).await?;
     drop(connection);
+    let walked = match direction {
+        Direction::Backward => past_gaps(engine, &room, &walk, (from, to), limit).await?,
+        Direction::Forward => {
+            let mut connection = engine.db.acquire().await.map_err(Error::from)?;
+            walk.run(&mut connection, from, to, limit).await?
+        }
+    };
 
     let start = match request.from {
         Some(token) => token.parse()?,
@@ -161,6 +171,40 @@ pub async fn messages(
         chunk,
         state,
     })
+}
+
+/// Walks back; where history is missing here, it is fetched first. What no server has now is passed over.
+async fn past_gaps(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    walk: &Walk<'_>,
+    (from, to): (Place, Place),
+    limit: usize,
+) -> Result<Walked, Error> {
+    let mut given_up: Option<i64> = None;
+    for _ in 0..MOST_FETCHES {
+        let is_ahead = |gap: &i64| {
+            *gap <= from.sequence && *gap > to.sequence && given_up.is_none_or(|given_up| *gap < given_up)
+        };
+        let gap = room.read(|view| view.gaps.iter().rev().copied().find(is_ahead)).flatten();
+        let Some(gap) = gap else { break };
+        let edge = Place {
+            sequence: gap,
+            sub: i32::MIN,
+        };
+        let mut connection = engine.db.acquire().await?;
+        let mut walked = walk.run(&mut connection, from, to.max(edge), limit).await?;
+        drop(connection);
+        if walked.events.len() >= limit {
+            walked.end = walked.end.or(Some(edge));
+            return Ok(walked);
+        }
+        if !backfill::fill(engine, room, gap).await? {
+            given_up = Some(gap);
+        }
+    }
+    let mut connection = engine.db.acquire().await?;
+    walk.run(&mut connection, from, to, limit).await
 }
 
 fn sync_token(head: LogHead) -> SyncToken {

@@ -151,8 +151,22 @@ pub(crate) async fn load(
     let member_key = find(connection, "m.room.member", user_id.as_str()).await?;
     let keys: Vec<KeyNid> = visibility_key.into_iter().chain(member_key).collect();
     let room_nids: Vec<RoomNid> = rooms.iter().map(|room| room.nid).collect();
-    let changes = state_changes::of_keys(connection, &room_nids, &keys, upto).await?;
+    // What was set before this server came to a room is told by the first change since, wherever that is, or still holds.
+    let all = state_changes::of_keys(connection, &room_nids, &keys, Position(i64::MAX)).await?;
+    let first_of = |room: &Room| -> Option<EventNid> {
+        let is_it = |room_nid: &RoomNid, key_nid| *room_nid == room.nid && Some(key_nid) == visibility_key;
+        match all.iter().find(|(room_nid, _, change)| is_it(room_nid, change.key_nid)) {
+            Some((_, _, first)) => first.old,
+            None => room.read(|view| view.state.get(visibility_key?)).flatten(),
+        }
+    };
+    let firsts: HashMap<RoomNid, EventNid> = rooms
+        .iter()
+        .filter_map(|room| Some((room.nid, first_of(room)?)))
+        .collect();
+    let changes: Vec<_> = all.iter().filter(|(_, position, _)| *position <= upto).collect();
     let wanted = changes.iter().filter_map(|(_, _, change)| change.new);
+    let wanted = wanted.chain(firsts.values().copied());
     let in_rooms: HashMap<RoomNid, &Room> = rooms.iter().map(|room| (room.nid, *room)).collect();
     let room_of = |room_nid| Some(in_rooms.get(&room_nid)?.in_room());
     let events = engine.events.load_of_rooms(connection, wanted, room_of).await?;
@@ -160,6 +174,9 @@ pub(crate) async fn load(
     for room in rooms {
         let of_room = || changes.iter().filter(|(room_nid, ..)| *room_nid == room.nid);
         let sight = sights.entry(room.nid).or_default();
+        if let Some(first) = firsts.get(&room.nid).and_then(|event_nid| events.get(event_nid)) {
+            sight.visibility.push((Position(0), HistoryVisibility::of(first)));
+        }
         for (_, position, change) in of_room() {
             let event = change.new.and_then(|event_nid| events.get(&event_nid));
             if Some(change.key_nid) == visibility_key {

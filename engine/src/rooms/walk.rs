@@ -20,7 +20,7 @@ use crate::{
 
 /// Rows read for one page at most: a filter that lets hardly anything through ends the page early.
 const MAX_ROWS: usize = 5000;
-/// Rows read at once, at least.
+/// Rows read at once, at least, after the first rows had too little to show.
 const CHUNK: usize = 100;
 
 /// The boundary in `room` that a token stands for.
@@ -95,7 +95,13 @@ impl Walk<'_> {
         }
         while rows_read < MAX_ROWS {
             // One more than wanted tells whether there is more.
-            let wanted = (limit + 1 - walked.events.len()).max(CHUNK);
+            let missing = limit + 1 - walked.events.len();
+            // Most pages show every row.
+            let wanted = if rows_read == 0 {
+                missing
+            } else {
+                missing.max(CHUNK)
+            };
             let rows = self.rows(connection, boundary, to, wanted).await?;
             let exhausted = rows.len() < wanted;
             rows_read += rows.len();

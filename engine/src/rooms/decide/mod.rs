@@ -30,6 +30,7 @@ use crate::{
 pub(super) use accept::{AcceptError, Accepted, Candidate, Known, accept};
 use ahead::{Ahead, StateAfter};
 pub(super) use build::{Signer, sign};
+pub(super) use facts::may_redact;
 use build::{Position, unsigned_pdu};
 
 /// Why an event is not sent.

@@ -126,7 +126,7 @@ async fn authorised(
 }
 
 /// "Passes authorisation rules based on the event's auth events", "based on the state before the event".
-async fn check_authorised(
+pub(super) async fn check_authorised(
     engine: &Engine,
     room: &Room,
     incoming: &Incoming,

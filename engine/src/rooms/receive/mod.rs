@@ -1,6 +1,7 @@
 //! Judging events of other servers, by the specification's list (server-server API, "Checks performed on receipt of a
 //! PDU"), and taking them into their rooms.
 
+pub(in crate::rooms) mod backfill;
 pub(in crate::rooms) mod fetch;
 pub(crate) mod inbox;
 pub(in crate::rooms) mod judge;

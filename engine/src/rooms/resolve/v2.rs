@@ -290,3 +290,36 @@ fn short_lines(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use hearth_storage::EventNid;
+
+    use super::short_lines;
+
+    #[test]
+    fn lines_keep_where_they_begin_and_join() {
+        let numbered = |nid: i64| EventNid::from(nid);
+        let lines = [
+            (10, Some(6)),
+            (9, Some(8)),
+            (8, Some(6)),
+            (6, Some(5)),
+            (5, Some(4)),
+            (4, None),
+            (7, Some(3)),
+            (3, None),
+        ];
+        let lines: HashMap<_, _> = lines
+            .map(|(nid, next)| (numbered(nid), next.map(numbered)))
+            .into();
+        let heads: BTreeSet<EventNid> = [10, 9, 5, 7].map(numbered).into();
+        let short = [(10, Some(6)), (9, Some(6)), (6, Some(5)), (5, None), (7, None)];
+        let short: HashMap<_, _> = short
+            .map(|(nid, next)| (numbered(nid), next.map(numbered)))
+            .into();
+        assert_eq!(short_lines(&heads, &lines), short);
+    }
+}
