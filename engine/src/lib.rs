@@ -18,6 +18,7 @@ pub mod filters;
 mod interner;
 pub mod log;
 mod notices;
+pub mod outgoing;
 mod outside;
 pub mod profiles;
 pub mod push_rules;

@@ -135,6 +135,46 @@ pub async fn set(
     Ok(())
 }
 
+/// A receipt of another server's user.
+#[derive(Debug)]
+pub(crate) struct RemoteReceipt {
+    pub user_nid: UserNid,
+    /// As it is stored: a root event's ID, `main`, or empty.
+    pub thread: Arc<str>,
+    pub event_id: OwnedEventId,
+    /// Milliseconds.
+    pub ts: i64,
+}
+
+/// Sets `m.read` receipts of other servers' users in a room, at most one of a user and thread, as far as none moves
+/// backwards. Their events need not be known: they may be on their way, and then the later receipt counts.
+///
+/// Receipts of one user are all of one server; whoever calls this takes what a server sends one after the other.
+pub(crate) async fn set_remote(engine: &Engine, room: &Room, receipts: Vec<RemoteReceipt>) -> Result<(), Error> {
+    let mut facts = Vec::with_capacity(receipts.len());
+    {
+        let mut connection = engine.db.acquire().await?;
+        let mut reader = Reader {
+            engine,
+            room,
+            connection: &mut connection,
+        };
+        for receipt in receipts {
+            facts.extend(reader.moved_remotely(receipt).await?);
+        }
+    }
+    if !facts.is_empty() {
+        engine
+            .log
+            .commit(Change {
+                facts,
+                ..Change::default()
+            })
+            .await?;
+    }
+    Ok(())
+}
+
 /// Reads what setting a marker depends on.
 struct Reader<'a> {
     engine: &'a Engine,
@@ -178,6 +218,35 @@ impl Reader<'_> {
         })))
     }
 
+    /// The fact that a receipt of another server's user moves; nothing if it does not.
+    async fn moved_remotely(&mut self, receipt: RemoteReceipt) -> Result<Option<Fact>, Error> {
+        let RemoteReceipt {
+            user_nid,
+            thread,
+            event_id,
+            ts,
+        } = receipt;
+        let stored = receipts::find(self.connection, self.room.nid, user_nid, READ, &thread).await?;
+        if let Some(stored) = stored {
+            let is_past = match (self.event(&event_id).await?, self.event_named(&stored.event_id).await?) {
+                _ if *stored.event_id == *event_id.as_str() => true,
+                (Some(event), Some(at)) => at.place >= event.place,
+                _ => stored.ts >= ts,
+            };
+            if is_past {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Fact::Receipt(Receipt {
+            room_nid: self.room.nid,
+            user_nid,
+            receipt_type: READ.into(),
+            thread,
+            event_id: event_id.as_str().into(),
+            ts,
+        })))
+    }
+
     async fn fully_read(&mut self, user_nid: UserNid, event: &Event) -> Result<Option<Fact>, Error> {
         let stored = account_data::find(self.connection, user_nid, Some(self.room.nid), FULLY_READ).await?;
         let stored = stored.and_then(|json| serde_json::from_str::<FullyRead>(&json).ok());
@@ -203,10 +272,15 @@ impl Reader<'_> {
         if at == event.event_id {
             return Ok(true);
         }
-        let Ok(at) = <&EventId>::try_from(at) else {
-            return Ok(false);
-        };
-        Ok(self.event(at).await?.is_some_and(|at| at.place >= event.place))
+        Ok(self.event_named(at).await?.is_some_and(|at| at.place >= event.place))
+    }
+
+    /// An event of the room, by what should be its ID.
+    async fn event_named(&mut self, event_id: &str) -> Result<Option<Arc<Event>>, Error> {
+        match <&EventId>::try_from(event_id) {
+            Ok(event_id) => self.event(event_id).await,
+            Err(_) => Ok(None),
+        }
     }
 
     /// An event of the room. Most receipts are for the latest, which are in memory.

@@ -14,12 +14,14 @@ use parking_lot::Mutex;
 use ruma::{RoomId, UserId};
 use tokio::{sync::watch, task::AbortHandle};
 
-use crate::{Engine, Entropy, Error, accounts::Requester, rooms};
+use crate::{Engine, Entropy, Error, accounts::Requester, outgoing, rooms};
 
 /// How long someone types whose client doesn't say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long someone types at most without saying so again.
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long someone of another server types who doesn't say so again.
+const REMOTE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Rooms that fell quiet are remembered, up to this number, so that a sync can say so. Some 100 bytes each.
 const QUIET_ROOMS: usize = 10_000;
 /// Changes of one room of which it is remembered whose they were.
@@ -136,8 +138,8 @@ impl Typing {
         self.state.lock().present(is_wanted)
     }
 
-    /// Applies a change, and wakes the room if there was one.
-    fn apply(&self, engine: &Engine, room_nid: RoomNid, change: impl FnOnce(&mut State) -> bool) {
+    /// Applies a change, and wakes the room if there was one, which it says.
+    fn apply(&self, engine: &Engine, room_nid: RoomNid, change: impl FnOnce(&mut State) -> bool) -> bool {
         let changed = {
             let mut state = self.state.lock();
             let changed = change(&mut state);
@@ -148,6 +150,7 @@ impl Typing {
         if changed {
             rooms::wake(engine, room_nid);
         }
+        changed
     }
 }
 
@@ -333,22 +336,37 @@ fn start(engine: &Arc<Engine>, room_nid: RoomNid, user_nid: UserNid, timeout: Du
         let expiry = tokio::spawn(async move {
             tokio::time::sleep(timeout).await;
             let Some(engine) = weak.upgrade() else { return };
-            engine.typing.apply(&engine, room_nid, |state| {
-                state.stop(room_nid, user_nid, Some(serial))
-            });
+            stopped(&engine, room_nid, user_nid, Some(serial));
         });
         Some(expiry.abort_handle())
     };
-    engine
+    let changed = engine
         .typing
         .apply(engine, room_nid, |state| state.start(room_nid, user_nid, timer));
+    outgoing::note_typing(engine, room_nid, user_nid, true, changed);
 }
 
 /// A user no longer types in a room: they sent a message, or left.
 pub(crate) fn stop(engine: &Engine, room_nid: RoomNid, user_nid: UserNid) {
-    engine
+    stopped(engine, room_nid, user_nid, None);
+}
+
+fn stopped(engine: &Engine, room_nid: RoomNid, user_nid: UserNid, serial: Option<u64>) {
+    let changed = engine
         .typing
-        .apply(engine, room_nid, |state| state.stop(room_nid, user_nid, None));
+        .apply(engine, room_nid, |state| state.stop(room_nid, user_nid, serial));
+    if changed {
+        outgoing::note_typing(engine, room_nid, user_nid, false, true);
+    }
+}
+
+/// Notes what another server says of one of its users, who is in the room. One who types does so for a minute, unless
+/// that server says otherwise before.
+pub(crate) fn set_remote(engine: &Arc<Engine>, room_nid: RoomNid, user_nid: UserNid, is_typing: bool) {
+    match is_typing {
+        true => start(engine, room_nid, user_nid, REMOTE_TIMEOUT),
+        false => stop(engine, room_nid, user_nid),
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use hearth_storage::{
 };
 
 use super::{LogHead, Subject};
-use crate::{Engine, accounts, rooms, typing};
+use crate::{Engine, accounts, outgoing, rooms, typing};
 
 /// A tail that is silent for this long is checked against the table.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -88,6 +88,7 @@ async fn begin_generation(engine: &Engine, generation: i32) {
     engine.interner.clear();
     engine.numbers.begin_anew().await;
     accounts::invalidate_all(&engine.accounts);
+    engine.outgoing.cut_back(position);
     engine.log.recent.reset(position);
     engine.log.set_head(LogHead { generation, position });
     // A room that was put in memory meanwhile takes itself to be further than the log is.
@@ -159,6 +160,7 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
                     woken.push(Subject::User(membership.user_nid));
                 }
                 rooms::apply(engine, room_nid, entry).await;
+                outgoing::note(engine, room_nid, entry);
                 woken.push(Subject::Room(room_nid));
             }
         }

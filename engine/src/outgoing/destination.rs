@@ -1,0 +1,533 @@
+//! One server that is sent to: what it is owed, in order, and how it does. Pure.
+//!
+//! What is owed is in memory while it is little. What is more, or from before this process, is in the log alone, and a
+//! plan reads it off: room by room, up to where memory begins.
+
+use std::collections::VecDeque;
+
+use hearth_storage::{Position, RoomNid, destinations::Destination as Stored, outgoing::OutgoingEvent};
+
+use super::edus::{EphemeralEdu, PendingEdus, PendingReceipt, ReceiptKey, TakenEdus};
+
+/// Events in one transaction, by the specification.
+const AT_ONCE: usize = 50;
+/// Events that wait in memory for one server, 24 bytes each; beyond them it is read off the log what it is owed.
+const MOST_QUEUED: usize = 500;
+
+#[derive(Debug, Default)]
+pub(super) struct Destination {
+    /// What is owed after the plan, or after all that was delivered; nothing while it is `behind` without a plan.
+    queue: VecDeque<OutgoingEvent>,
+    /// The last that it was ever owed.
+    latest: Position,
+    /// What it is owed after this position is in the log, as far as it isn't in the queue.
+    behind: Option<Position>,
+    plan: Option<Plan>,
+    edus: PendingEdus,
+    in_flight: Vec<OutgoingEvent>,
+    /// Somebody sends to it.
+    pub attended: bool,
+    pub failing: Option<Failing>,
+    /// Milliseconds.
+    pub last_success: Option<i64>,
+    pub last_error: Option<String>,
+    /// Since when it has been owed something without a break, in milliseconds.
+    owed_since: Option<i64>,
+    /// The row that stands for it.
+    pub stored: Option<Stored>,
+}
+
+/// Reads off the log what a server that fell behind is owed.
+#[derive(Debug)]
+struct Plan {
+    /// Up to here; what comes after it is in the queue.
+    upto: Position,
+    /// The rooms not looked at yet; nothing while they aren't known.
+    rooms: Option<VecDeque<RoomNid>>,
+    events: VecDeque<OutgoingEvent>,
+    /// The queue ran over: it continues after `upto` in the log.
+    ran_over: bool,
+}
+
+impl Plan {
+    fn is_exhausted(&self) -> bool {
+        self.events.is_empty() && self.rooms.as_ref().is_some_and(VecDeque::is_empty)
+    }
+}
+
+/// How deliveries fail. Times are in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failing {
+    pub since: i64,
+    pub failures: u32,
+    pub retry_at: i64,
+}
+
+/// What was taken to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub events: Vec<OutgoingEvent>,
+    /// How many of the events are of a plan.
+    planned: usize,
+    pub edus: TakenEdus,
+}
+
+/// What is to be read off the log next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ToRead {
+    /// The rooms that the server shares, with changes after this position.
+    Rooms { since: Position },
+    /// What it is owed of these rooms, after and up to these positions.
+    Events { rooms: Vec<RoomNid>, since: Position, upto: Position },
+}
+
+impl Destination {
+    /// A server as it was stored.
+    pub fn of_stored(stored: Stored, now: i64) -> Self {
+        let failing = stored.failing_since.map(|since| Failing {
+            since,
+            failures: u32::try_from(stored.failures).unwrap_or(0),
+            retry_at: stored.retry_at.unwrap_or(now),
+        });
+        Self {
+            behind: stored.behind_since,
+            owed_since: stored.behind_since.map(|_| now),
+            failing,
+            last_success: stored.last_success,
+            last_error: stored.last_error.clone(),
+            stored: Some(stored),
+            ..Self::default()
+        }
+    }
+
+    /// An event that it is to get. Each comes in order; one that came before is passed over.
+    pub fn owe(&mut self, event: OutgoingEvent, now: i64) {
+        if event.position <= self.latest {
+            return;
+        }
+        let reads_log = self.reads_log();
+        self.latest = event.position;
+        self.owed_since.get_or_insert(now);
+        if reads_log {
+            return;
+        }
+        self.queue.push_back(event);
+        if self.queue.len() > MOST_QUEUED {
+            self.run_over();
+        }
+    }
+
+    /// A receipt that it is to get.
+    pub fn owe_receipt(&mut self, key: ReceiptKey, receipt: PendingReceipt, now: i64) {
+        let reads_log = self.reads_log();
+        self.latest = self.latest.max(receipt.position);
+        self.owed_since.get_or_insert(now);
+        if !reads_log && self.edus.add_receipt(key, receipt).is_err() {
+            self.run_over();
+        }
+    }
+
+    /// An EDU that it gets if it can be reached now.
+    pub fn add_ephemeral(&mut self, edu: EphemeralEdu) {
+        if self.failing.is_none() {
+            self.edus.add_ephemeral(edu);
+        }
+    }
+
+    /// Whether what it is to get is not kept in memory: it is in the log.
+    fn reads_log(&self) -> bool {
+        match &self.plan {
+            Some(plan) => plan.ran_over,
+            None => self.behind.is_some(),
+        }
+    }
+
+    fn run_over(&mut self) {
+        match &mut self.plan {
+            Some(plan) => plan.ran_over = true,
+            None => self.behind = self.served(),
+        }
+        self.queue.clear();
+        self.edus.drop_receipts();
+    }
+
+    /// The last position up to which it has everything; nothing where it is owed nothing.
+    pub fn served(&self) -> Option<Position> {
+        if self.behind.is_some() {
+            return self.behind;
+        }
+        let in_flight = self.in_flight.first().map(|event| event.position);
+        let queued = self.queue.front().map(|event| event.position);
+        let oldest = [in_flight, queued, self.edus.oldest()].into_iter().flatten().min()?;
+        Some(Position(oldest.0 - 1))
+    }
+
+    pub fn has_work(&self) -> bool {
+        self.has_events() || !self.edus.is_empty()
+    }
+
+    /// Whether it is owed more than EDUs, which may wait a moment for others.
+    pub fn has_events(&self) -> bool {
+        !self.queue.is_empty() || self.behind.is_some()
+    }
+
+    /// Events and EDUs that wait in memory, and whether more are to be read off the log.
+    pub fn waiting(&self) -> (usize, bool) {
+        let planned = self.plan.as_ref().map_or(0, |plan| plan.events.len());
+        let events = self.queue.len() + self.in_flight.len() + planned;
+        (events + self.edus.len(), self.behind.is_some())
+    }
+
+    /// What must be read off the log before something can be taken. `dispatched` is how far all servers' queues have
+    /// come; `rooms` how many rooms may be looked at at once.
+    pub fn to_read(&mut self, dispatched: Position, rooms: usize) -> Option<ToRead> {
+        let since = self.behind?;
+        let upto = dispatched.max(self.latest);
+        let plan = self.plan.get_or_insert_with(|| Plan {
+            upto,
+            rooms: None,
+            events: VecDeque::new(),
+            ran_over: false,
+        });
+        let Some(unread) = &mut plan.rooms else {
+            return Some(ToRead::Rooms { since });
+        };
+        if plan.events.len() >= AT_ONCE || unread.is_empty() {
+            return None;
+        }
+        Some(ToRead::Events {
+            rooms: unread.drain(..unread.len().min(rooms)).collect(),
+            since,
+            upto: plan.upto,
+        })
+    }
+
+    /// Answers [`ToRead::Rooms`].
+    pub fn read_rooms(&mut self, rooms: Vec<RoomNid>) {
+        if let Some(plan) = &mut self.plan {
+            plan.rooms = Some(rooms.into());
+        }
+    }
+
+    /// Answers [`ToRead::Events`].
+    pub fn read_events(&mut self, events: Vec<OutgoingEvent>, receipts: Vec<(ReceiptKey, PendingReceipt)>) {
+        let Some(plan) = &mut self.plan else { return };
+        plan.events.extend(events);
+        for (key, receipt) in receipts {
+            // Those beyond what is kept are the price of a long outage.
+            let _ = self.edus.add_receipt(key, receipt);
+        }
+    }
+
+    /// The plan could not be read: it is made anew.
+    pub fn drop_plan(&mut self) {
+        if self.plan.take().is_some() {
+            self.queue.clear();
+            self.edus.drop_receipts();
+        }
+    }
+
+    /// Takes what one transaction may have.
+    pub fn take(&mut self) -> Taken {
+        let mut taken = Taken::default();
+        if let Some(plan) = &mut self.plan {
+            let count = plan.events.len().min(AT_ONCE);
+            taken.events.extend(plan.events.drain(..count));
+            taken.planned = count;
+            if count == 0 {
+                self.end_plan();
+            }
+        }
+        let follows = self.plan.as_ref().is_none_or(|plan| plan.is_exhausted());
+        if follows {
+            let count = self.queue.len().min(AT_ONCE - taken.events.len());
+            taken.events.extend(self.queue.drain(..count));
+        }
+        taken.edus = self.edus.take();
+        self.in_flight.clone_from(&taken.events);
+        taken
+    }
+
+    fn end_plan(&mut self) {
+        if let Some(plan) = self.plan.take_if(|plan| plan.is_exhausted()) {
+            self.behind = plan.ran_over.then_some(plan.upto);
+        }
+    }
+
+    /// It has what was taken.
+    pub fn delivered(&mut self, taken: &Taken, now: i64) {
+        self.in_flight.clear();
+        self.failing = None;
+        self.last_success = Some(now);
+        if self.plan.is_some() {
+            self.end_plan();
+        } else if let (Some(behind), Some(last)) = (self.behind, taken.events.last()) {
+            self.behind = Some(behind.max(last.position));
+        }
+        self.owed_since = self.served().is_some().then_some(now);
+    }
+
+    /// It has not. What was taken waits again, but for what nobody misses.
+    pub fn failed(&mut self, taken: Taken, failing: Failing, reason: String) {
+        self.failing = Some(failing);
+        self.last_error = Some(reason);
+        self.put_back(taken);
+        self.edus.drop_ephemeral();
+    }
+
+    /// What was taken was not sent: it waits again, but for what nobody misses.
+    pub fn put_back(&mut self, taken: Taken) {
+        self.in_flight.clear();
+        if self.plan.is_some() {
+            self.drop_plan();
+            return;
+        }
+        if self.behind.is_some() {
+            return;
+        }
+        for event in taken.events.into_iter().rev() {
+            self.queue.push_front(event);
+        }
+        let ran_over = taken.edus.receipts.into_iter().any(|(key, receipt)| {
+            self.edus.add_receipt(key, receipt).is_err()
+        });
+        if ran_over || self.queue.len() > MOST_QUEUED {
+            self.run_over();
+        }
+    }
+
+    /// This server has nothing more to do with it.
+    pub fn drop_all(&mut self) {
+        self.queue.clear();
+        self.in_flight.clear();
+        (self.behind, self.plan, self.owed_since, self.failing) = (None, None, None, None);
+        self.edus = PendingEdus::default();
+    }
+
+    /// The log lost what was after `position`.
+    pub fn cut_back(&mut self, position: Position) {
+        if let Some(served) = self.served() {
+            self.behind = Some(served.min(position));
+            self.plan = None;
+            self.queue.clear();
+            self.edus.drop_receipts();
+        }
+        self.latest = self.latest.min(position);
+    }
+
+    /// The row that is to stand for it: while it fails, and while it is owed something for longer than `patience`
+    /// (milliseconds) or out of the log.
+    pub fn row(&self, server_name: &str, now: i64, patience: i64) -> Option<Stored> {
+        let is_slow = self.owed_since.is_some_and(|since| now.saturating_sub(since) > patience);
+        let behind_since = self.served();
+        if self.failing.is_none() && self.behind.is_none() && !(is_slow && behind_since.is_some()) {
+            return None;
+        }
+        Some(Stored {
+            server_name: server_name.to_owned(),
+            behind_since,
+            failing_since: self.failing.map(|failing| failing.since),
+            retry_at: self.failing.map(|failing| failing.retry_at),
+            last_success: self.last_success,
+            failures: self.failing.map_or(0, |failing| i32::try_from(failing.failures).unwrap_or(i32::MAX)),
+            last_error: self.last_error.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_storage::{EventNid, UserNid};
+
+    use super::*;
+
+    fn event(position: i64) -> OutgoingEvent {
+        OutgoingEvent {
+            position: Position(position),
+            room_nid: RoomNid::from(1),
+            event_nid: EventNid::from(position),
+        }
+    }
+
+    fn positions(taken: &Taken) -> Vec<i64> {
+        taken.events.iter().map(|event| event.position.0).collect()
+    }
+
+    fn owing(positions: impl IntoIterator<Item = i64>) -> Destination {
+        let mut destination = Destination::default();
+        positions.into_iter().for_each(|position| destination.owe(event(position), 0));
+        destination
+    }
+
+    const FAILING: Failing = Failing {
+        since: 0,
+        failures: 1,
+        retry_at: 1_000,
+    };
+
+    fn fail(destination: &mut Destination) {
+        let taken = destination.take();
+        destination.failed(taken, FAILING, "it is away".to_owned());
+    }
+
+    #[test]
+    fn events_go_in_order_and_fifty_at_a_time() {
+        let mut destination = owing(1..=120);
+        destination.owe(event(7), 0);
+        for expected in [(1..=50).collect::<Vec<i64>>(), (51..=100).collect(), (101..=120).collect()] {
+            assert_eq!(destination.served(), Some(Position(expected[0] - 1)));
+            let taken = destination.take();
+            assert_eq!(positions(&taken), expected);
+            assert_eq!(destination.served(), Some(Position(expected[0] - 1)), "it has nothing of it yet");
+            destination.delivered(&taken, 5);
+        }
+        assert!(!destination.has_work());
+        assert_eq!((destination.served(), destination.row("a", 5, 0)), (None, None));
+    }
+
+    #[test]
+    fn what_was_not_delivered_comes_again_first() {
+        let mut destination = owing(1..=60);
+        fail(&mut destination);
+        let row = destination.row("a", 0, 1_000).expect("it fails");
+        assert_eq!((row.behind_since, row.retry_at, row.failures), (Some(Position(0)), Some(1_000), 1));
+        destination.owe(event(61), 0);
+        let taken = destination.take();
+        assert_eq!(positions(&taken), (1..=50).collect::<Vec<i64>>());
+        destination.delivered(&taken, 0);
+        assert_eq!(positions(&destination.take()), (51..=61).collect::<Vec<i64>>());
+    }
+
+    #[test]
+    fn more_than_fits_in_memory_is_read_off_the_log() {
+        let most = i64::try_from(MOST_QUEUED).expect("it fits");
+        let mut destination = owing(11..=most + 11);
+        assert_eq!((destination.served(), destination.waiting()), (Some(Position(10)), (0, true)));
+        destination.owe(event(most + 12), 0);
+        assert_eq!(destination.to_read(Position(5), 10), Some(ToRead::Rooms { since: Position(10) }));
+        // From here on memory goes on where the log is left off.
+        destination.owe(event(most + 13), 0);
+        destination.read_rooms(vec![RoomNid::from(1), RoomNid::from(2)]);
+        let upto = Position(most + 12);
+        let rooms = |room: i64| vec![RoomNid::from(room)];
+        let read = |room| ToRead::Events { rooms: rooms(room), since: Position(10), upto };
+        assert_eq!(destination.to_read(Position(5), 1), Some(read(1)));
+        destination.read_events(vec![event(11)], Vec::new());
+        assert_eq!(destination.to_read(Position(5), 1), Some(read(2)));
+        destination.read_events(vec![event(12)], Vec::new());
+        assert_eq!(destination.to_read(Position(5), 1), None);
+        let taken = destination.take();
+        assert_eq!(positions(&taken), [11, 12, most + 13]);
+        assert_eq!(destination.served(), Some(Position(10)), "nothing of the plan is delivered yet");
+        destination.delivered(&taken, 0);
+        assert_eq!((destination.served(), destination.has_work()), (None, false));
+    }
+
+    #[test]
+    fn a_plan_that_fails_is_made_anew() {
+        let mut destination = Destination::of_stored(
+            owing([]).row_of_behind(10),
+            0,
+        );
+        assert!(destination.has_events());
+        destination.to_read(Position(20), 1);
+        destination.read_rooms(vec![RoomNid::from(1)]);
+        destination.to_read(Position(20), 1);
+        destination.read_events(vec![event(11)], Vec::new());
+        destination.owe(event(21), 0);
+        fail(&mut destination);
+        assert_eq!((destination.served(), destination.waiting()), (Some(Position(10)), (0, true)));
+        assert_eq!(destination.to_read(Position(20), 1), Some(ToRead::Rooms { since: Position(10) }));
+        let Some(plan) = &destination.plan else { panic!("there is a plan") };
+        assert_eq!(plan.upto, Position(21), "what came meanwhile is in the log as well");
+    }
+
+    #[test]
+    fn a_plan_with_nothing_in_it_ends() {
+        let mut destination = Destination::of_stored(owing([]).row_of_behind(10), 0);
+        destination.to_read(Position(20), 1);
+        destination.read_rooms(Vec::new());
+        assert_eq!(destination.to_read(Position(20), 1), None);
+        assert_eq!(positions(&destination.take()), Vec::<i64>::new());
+        assert_eq!((destination.served(), destination.has_work()), (None, false));
+    }
+
+    #[test]
+    fn a_queue_that_runs_over_in_flight_goes_on_after_what_is_delivered() {
+        let most = i64::try_from(MOST_QUEUED).expect("it fits");
+        let mut destination = owing(1..=50);
+        let taken = destination.take();
+        (51..=most + 51).for_each(|position| destination.owe(event(position), 0));
+        assert_eq!(destination.served(), Some(Position(0)));
+        destination.delivered(&taken, 0);
+        assert_eq!(destination.served(), Some(Position(50)));
+    }
+
+    #[test]
+    fn a_queue_that_runs_over_beside_a_plan_is_read_off_the_log_after_it() {
+        let most = i64::try_from(MOST_QUEUED).expect("it fits");
+        let mut destination = Destination::of_stored(owing([]).row_of_behind(10), 0);
+        destination.to_read(Position(20), 1);
+        destination.read_rooms(Vec::new());
+        (21..=most + 21).for_each(|position| destination.owe(event(position), 0));
+        let taken = destination.take();
+        assert_eq!(positions(&taken), Vec::<i64>::new());
+        assert_eq!((destination.served(), destination.has_events()), (Some(Position(20)), true));
+    }
+
+    #[test]
+    fn a_receipt_that_was_not_delivered_is_owed_still() {
+        let mut destination = Destination::default();
+        let key: ReceiptKey = (RoomNid::from(1), UserNid::from(1), "".into());
+        let receipt = PendingReceipt {
+            position: Position(5),
+            event_id: "$a".into(),
+            ts: 0,
+        };
+        destination.owe_receipt(key, receipt, 0);
+        assert!(destination.has_work() && !destination.has_events());
+        fail(&mut destination);
+        assert_eq!(destination.served(), Some(Position(4)));
+        let taken = destination.take();
+        assert_eq!(taken.edus.receipts.len(), 1);
+        destination.delivered(&taken, 0);
+        assert_eq!(destination.served(), None);
+    }
+
+    #[test]
+    fn a_slow_server_gets_a_row_so_that_it_holds_up_no_others() {
+        let mut destination = owing([5]);
+        assert_eq!(destination.row("a", 1_000, 1_000), None);
+        let row = destination.row("a", 1_001, 1_000).expect("it is slow");
+        assert_eq!((row.behind_since, row.failing_since), (Some(Position(4)), None));
+        let taken = destination.take();
+        destination.delivered(&taken, 2_000);
+        assert_eq!(destination.row("a", 9_000, 1_000), None);
+    }
+
+    #[test]
+    fn where_the_log_lost_its_end_it_is_read_again() {
+        let mut destination = owing(1..=10);
+        destination.cut_back(Position(5));
+        assert_eq!(destination.served(), Some(Position(0)));
+        assert_eq!(destination.to_read(Position(5), 1), Some(ToRead::Rooms { since: Position(0) }));
+        destination.owe(event(6), 0);
+        assert_eq!(destination.waiting(), (1, true), "it is another event than before");
+        let mut idle = owing([10]);
+        let taken = idle.take();
+        idle.delivered(&taken, 0);
+        idle.cut_back(Position(5));
+        idle.owe(event(6), 0);
+        assert!(idle.has_work());
+    }
+
+    impl Destination {
+        fn row_of_behind(&self, position: i64) -> Stored {
+            let row = Self {
+                behind: Some(Position(position)),
+                ..Self::default()
+            };
+            row.row("a", 0, 0).expect("it is behind")
+        }
+    }
+}
