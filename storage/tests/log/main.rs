@@ -1,6 +1,7 @@
 //! The log on a real PostgreSQL: what is committed, in which order, and what followers make of it, while connections
 //! are cut, answers are lost, and other committers come.
 
+mod auth_chains;
 mod committer;
 mod events;
 mod facts;
