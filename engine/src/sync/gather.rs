@@ -456,6 +456,15 @@ impl Draft {
                 .since
                 .is_some_and(|since| first.is_some_and(|first| first <= since) && sight.was_in_by(since));
         }
+        // Where history is missing here a timeline begins: what is missing is paged to.
+        let begins = self.room.read(|view| {
+            let after_gap = |event: &Event| view.gaps.contains(&event.place.sequence);
+            recent.events.iter().rposition(|(_, event)| after_gap(event))
+        });
+        if let Some(begins) = begins.flatten() {
+            recent.events.drain(..begins);
+            recent.limited = true;
+        }
         let skipped = recent.events.len().saturating_sub(limit);
         recent.limited |= skipped > 0;
         recent.events.drain(..skipped);
