@@ -233,7 +233,7 @@ async fn load_members_lazily(sync: &Sync<'_>, materials: &mut [Material]) -> Res
         .collect();
     let names = sync.engine.interner.key_names(&all).await?;
     for material in materials {
-        let of_interest = members_of_interest(sync, material).await?;
+        let mut of_interest = members_of_interest(sync, material).await?;
         let changed = std::mem::take(&mut material.state);
         let (members, mut state): (BTreeMap<_, _>, BTreeMap<_, _>) =
             changed.into_iter().partition(|(key_nid, _)| {
@@ -249,6 +249,11 @@ async fn load_members_lazily(sync: &Sync<'_>, materials: &mut [Material]) -> Res
                 .iter()
                 .find(|(_, event)| event.key_nid == Some(key_nid))
         };
+        // Who is told the state after the timeline takes none from the timeline: not even that somebody was kicked.
+        if sync.use_state_after {
+            let changed = members.keys().copied();
+            of_interest.extend(changed.filter(|key_nid| in_timeline(*key_nid).is_some()));
+        }
         let current = of_interest
             .into_iter()
             .filter_map(|key_nid| match members.get(&key_nid) {
