@@ -11,94 +11,14 @@ import sys
 
 import nio
 
-PASSWORD = "correct horse battery staple"
-PATIENCE = 45
+from nio.api import RelationshipType
+from nio_person import Person, good, line, same
 
 
-class Person:
-    """A user with one device, who remembers what came by sync."""
+class Reader(Person):
+    """Who also wants to know what is unread in which thread."""
 
-    FILTER = {"room": {"timeline": {"limit": 100}}}
-
-    def __init__(self, url, name):
-        self.client = nio.AsyncClient(url, name, config=nio.AsyncClientConfig(encryption_enabled=False))
-        self.events = {}
-        self.typing = {}
-        self.receipts = {}
-        self.left = set()
-        self.client.add_event_callback(self.on_event, nio.Event)
-        self.client.add_ephemeral_callback(self.on_typing, nio.TypingNoticeEvent)
-        self.client.add_ephemeral_callback(self.on_receipt, nio.ReceiptEvent)
-
-    async def on_event(self, room, event):
-        self.events.setdefault(room.room_id, []).append(event)
-
-    async def on_typing(self, room, event):
-        self.typing[room.room_id] = event.users
-
-    async def on_receipt(self, room, event):
-        for receipt in event.receipts:
-            self.receipts[(room.room_id, receipt.user_id, receipt.receipt_type)] = receipt.event_id
-
-    async def register(self, name):
-        good(await self.client.register(name, PASSWORD, device_name="a test"), nio.RegisterResponse)
-        good(await self.client.set_displayname(name.title()), nio.ProfileSetDisplayNameResponse)
-        return self
-
-    @property
-    def user_id(self):
-        return self.client.user_id
-
-    async def sync(self):
-        response = good(await self.client.sync(timeout=2000, sync_filter=self.FILTER), nio.SyncResponse)
-        self.left |= set(response.rooms.leave)
-
-    async def sync_until(self, what, wanted):
-        """Syncs until `wanted()` is true."""
-
-        async def go_on():
-            while not wanted():
-                await self.sync()
-
-        try:
-            await asyncio.wait_for(go_on(), PATIENCE)
-        except asyncio.TimeoutError:
-            raise AssertionError(f"{self.user_id} waited in vain until {what}") from None
-
-    async def say(self, room_id, body):
-        content = {"msgtype": "m.text", "body": body}
-        return good(await self.client.room_send(room_id, "m.room.message", content), nio.RoomSendResponse).event_id
-
-    async def hear(self, room_id, body):
-        def heard():
-            return any(getattr(event, "body", None) == body for event in self.events.get(room_id, []))
-
-        await self.sync_until(f"{body!r} is said", heard)
-
-    async def accept(self, room_id):
-        await self.sync_until("the invite comes", lambda: room_id in self.client.invited_rooms)
-        good(await self.client.join(room_id), nio.JoinResponse)
-        await self.sync_until("the join comes", lambda: room_id in self.client.rooms)
-
-    async def page_back(self, room_id, limit):
-        """All of the room's events that paging reaches, oldest first: pairs of event ID and sender."""
-        found, start = [], None
-        while True:
-            page = await self.client.room_messages(room_id, start=start, limit=limit)
-            good(page, nio.RoomMessagesResponse)
-            found += [(event.event_id, event.sender) for event in page.chunk]
-            if page.end is None:
-                return found[::-1]
-            start = page.end
-
-
-def good(response, kind):
-    assert isinstance(response, kind), f"not a {kind.__name__}: {response}"
-    return response
-
-
-def same(left, right, what):
-    assert left == right, f"{what}: {left!r} is not {right!r}"
+    FILTER = {"room": {"timeline": {"limit": 100, "unread_thread_notifications": True}}}
 
 
 async def one_to_one(alice, bob):
@@ -124,28 +44,89 @@ async def one_to_one(alice, bob):
     good(await alice.client.room_typing(room, False), nio.RoomTypingResponse)
     await bob.sync_until("Alice stops", lambda: bob.typing.get(room) == [])
 
-    good(await bob.client.update_receipt_marker(room, said[-2]), nio.UpdateReceiptMarkerResponse)
-    await alice.sync_until("Bob has read", lambda: alice.receipts.get((room, bob.user_id, "m.read")) == said[-2])
-    markers = await bob.client.room_read_markers(room, fully_read_event=said[-1], read_event=said[-1])
-    good(markers, nio.RoomReadMarkersResponse)
-    await alice.sync_until("Bob has read all", lambda: alice.receipts.get((room, bob.user_id, "m.read")) == said[-1])
+    bobs = (room, bob.user_id, "m.read", None)
+    await bob.mark(room, said[-3], read=said[-2])
+    await alice.sync_until("Bob has read", lambda: alice.receipts.get(bobs) == said[-2])
+    await bob.mark(room, said[-1], read=said[-1])
+    await alice.sync_until("Bob has read all", lambda: alice.receipts.get(bobs) == said[-1])
     await bob.sync_until("the marker comes", lambda: bob.client.rooms[room].fully_read_marker == said[-1])
 
-    redaction = good(await bob.client.room_redact(room, said[1], "typo"), nio.RoomRedactResponse).event_id
-    await alice.sync_until(
-        "the redaction comes", lambda: any(event.event_id == redaction for event in alice.events[room])
-    )
-    redacted = good(await alice.client.room_get_event(room, said[1]), nio.RoomGetEventResponse).event
+    await alice.meet(room, await bob.redact(room, said[1], "typo"))
+    redacted = await alice.fetch(room, said[1])
     assert isinstance(redacted, nio.RedactedEvent), f"{redacted} is redacted"
     same(redacted.redacter, bob.user_id, "who redacted")
 
-    histories = [await person.page_back(room, limit) for person in (alice, bob) for limit in (3, 7, 100)]
-    for history in histories[1:]:
-        same(history, histories[0], "the history of the room")
-    ids = [event_id for event_id, _ in histories[0]]
+    await second_thoughts(alice, bob, room, said[2], said[3])
+    await threads(alice, bob, room, said[4])
+
+    for limit in (3, 7, 100):
+        histories = [await person.page_back(room, limit) for person in (alice, bob)]
+        same(*([line(event) for event in history] for history in histories), "the history of the room")
+    ids = [event.event_id for event in histories[0]]
     same(len(set(ids)), len(ids), "each event once")
     same([event_id for event_id in ids if event_id in said], said, "the order of what was said")
     return room
+
+
+async def second_thoughts(alice, bob, room, alices, bobs):
+    """Edits, reactions, and both taken back."""
+    edits = [await alice.edit(room, alices, body) for body in ("turn 22", "turn 2, of course")]
+    await bob.meet(room, edits[-1])
+    edited = await bob.fetch(room, alices)
+    same(edited.body, "turn 2", "what was said first")
+    same(edited.source["unsigned"]["m.relations"]["m.replace"]["event_id"], edits[-1], "the last edit")
+    await bob.meet(room, await alice.redact(room, edits[-1], "no"))
+    edited = await bob.fetch(room, alices)
+    same(edited.source["unsigned"]["m.relations"]["m.replace"]["event_id"], edits[0], "the edit that is left")
+    found = [event async for event in bob.client.room_get_event_relations(room, alices)]
+    same([event.event_id for event in found], edits[:1], "what relates to it")
+
+    reactions = [await person.react(room, bobs, "\N{THUMBS UP SIGN}") for person in (alice, bob)]
+    again = {"rel_type": "m.annotation", "event_id": bobs, "key": "\N{THUMBS UP SIGN}"}
+    refused = await alice.client.room_send(room, "m.reaction", {"m.relates_to": again})
+    same(good(refused, nio.RoomSendError).status_code, "M_DUPLICATE_ANNOTATION", "a second thumb of hers")
+    await bob.meet(room, await alice.redact(room, reactions[0], "no"))
+    found = [
+        event
+        async for event in bob.client.room_get_event_relations(
+            room, bobs, RelationshipType.annotation, "m.reaction", limit=1
+        )
+    ]
+    same([(event.event_id, event.reacts_to) for event in found], [(reactions[1], bobs)], "the thumb that is left")
+    await alice.react(room, bobs, "\N{THUMBS UP SIGN}")
+
+
+async def threads(alice, bob, room, root):
+    """Beside a conversation in the room another one in a thread: what is unread of each, and receipts for each."""
+    last = (await bob.page_back(room, 50))[-1].event_id
+    await bob.mark(room, last, read=last)
+    in_thread = [await alice.say_in_thread(room, root, f"aside {number}") for number in range(3)]
+    mention = await alice.say_in_thread(room, root, "aside, you", mentions=[bob.user_id])
+    aloud = await alice.say(room, "aloud")
+    await bob.meet(room, aloud)
+    same(bob.unread(room), (1, 0), "what is unread in the room")
+    same(bob.unread_threads[room], {root: (4, 1)}, "what is unread in the thread")
+
+    await bob.read(room, in_thread[1], root, "m.read.private")
+    await bob.sync_until("the thread is read in part", lambda: bob.unread_threads[room] == {root: (2, 1)})
+    same(bob.unread(room), (1, 0), "what is unread in the room still")
+    same(bob.receipts[(room, bob.user_id, "m.read.private", root)], in_thread[1], "Bob's own receipt")
+    await bob.read(room, mention, root)
+    await bob.sync_until("the thread is read", lambda: not bob.unread_threads[room])
+    await bob.read(room, aloud, "main")
+    await bob.sync_until("the room is read", lambda: bob.unread(room) == (0, 0))
+    mains = (room, bob.user_id, "m.read", "main")
+    await alice.sync_until("Bob has read the room", lambda: alice.receipts.get(mains) == aloud)
+    same(alice.receipts[(room, bob.user_id, "m.read", root)], mention, "Bob has read the thread")
+    private = [key for key in alice.receipts if key[1] == bob.user_id and key[2] == "m.read.private"]
+    same(private, [], "private receipts of Bob's that Alice knows of")
+
+    reply = await bob.say_in_thread(room, root, "indeed")
+    await alice.meet(room, reply)
+    roots = [event async for event in alice.client.room_get_threads(room)]
+    same([event.event_id for event in roots], [root], "the roots of threads")
+    thread = roots[0].source["unsigned"]["m.relations"]["m.thread"]
+    same((thread["count"], thread["latest_event"]["event_id"]), (5, reply), "what the thread comes to")
 
 
 async def group(people):
@@ -185,7 +166,7 @@ async def group(people):
     for order in orders[1:]:
         same(order, orders[0], "the order in which it was heard")
     for person in people:
-        paged = [event_id for event_id, _ in await person.page_back(room, 4) if event_id in messages]
+        paged = [event.event_id for event in await person.page_back(room, 4) if event.event_id in messages]
         same(paged, orders[0], "history has that order too")
 
     good(await carol.client.set_displayname("Carol of the pub"), nio.ProfileSetDisplayNameResponse)
@@ -210,10 +191,16 @@ async def group(people):
 
 async def a_second_device(url, alice, room):
     """Another device of Alice's sees the same room, from nothing."""
-    tablet = Person(url, alice.user_id)
-    good(await tablet.client.login(PASSWORD, device_name="tablet"), nio.LoginResponse)
+    tablet = Reader(url, alice.user_id)
+    await tablet.login()
     await tablet.sync_until("the room is there", lambda: room in tablet.client.rooms)
-    same(await tablet.page_back(room, 9), await alice.page_back(room, 50), "both devices see one history")
+    histories = [await device.page_back(room, limit) for device, limit in ((tablet, 9), (alice, 50))]
+    same(*([line(event) for event in history] for history in histories), "the history on both devices")
+    receipts = [
+        {key: event_id for key, event_id in device.receipts.items() if key[0] == room} for device in (tablet, alice)
+    ]
+    same(*receipts, "the receipts on both devices")
+    same(tablet.unread(room), alice.unread(room), "what is unread on both devices")
     whoami = good(await tablet.client.whoami(), nio.WhoamiResponse)
     same((whoami.user_id, whoami.device_id), (alice.user_id, tablet.client.device_id), "who one is")
     good(await tablet.client.logout(), nio.LogoutResponse)
@@ -221,7 +208,7 @@ async def a_second_device(url, alice, room):
 
 
 async def main(url):
-    people = [await Person(url, name).register(name) for name in ("alice", "bob", "carol")]
+    people = [await Reader(url, name).register(name) for name in ("alice", "bob", "carol")]
     try:
         for person in people:
             await person.sync()

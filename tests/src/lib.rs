@@ -7,6 +7,7 @@
 mod answer;
 mod client;
 mod process;
+mod python;
 mod server;
 mod sync;
 mod verbs;
@@ -15,6 +16,7 @@ mod waiting;
 pub use answer::Answer;
 pub use client::Client;
 pub use process::HearthProcess;
+pub use python::python_script;
 pub use server::{SHARED_SECRET, Server};
 pub use sync::{
     account_data, ephemeral, has_left, is_invited, is_joined, state, state_has, timeline, timeline_has,

@@ -1,35 +1,13 @@
-//! A client library that nobody here wrote, matrix-nio, holds a conversation: see `tests/python`.
+//! A client library that nobody here wrote, matrix-nio, holds a conversation: see `tests/python`. Another one, and
+//! both in one room, are in `tests/sdk`.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{process::Stdio, time::Duration};
 
-use hearth_tests::{HearthProcess, Server, within};
-use tokio::process::Command;
-
-/// The Python that has matrix-nio.
-fn python() -> PathBuf {
-    if let Some(python) = std::env::var_os("HEARTH_TEST_PYTHON") {
-        return python.into();
-    }
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python/bin/python");
-    assert!(
-        python.exists(),
-        "matrix-nio is missing: ./test installs it in target/python, or HEARTH_TEST_PYTHON names a Python that has it"
-    );
-    python
-}
+use hearth_tests::{HearthProcess, Server, python_script, within};
 
 async fn converse(url: &str) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/nio_conversation.py");
-    let mut command = Command::new(python());
-    command
-        .arg(script)
-        .arg(url)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    let mut command = python_script("nio_conversation.py");
+    command.arg(url).stdin(Stdio::null());
     let output = within(
         Duration::from_secs(120),
         "the conversation ends",
