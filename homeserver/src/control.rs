@@ -1,4 +1,5 @@
-//! The running server's door for its operator: a Unix socket in the data directory, for `hearth user …`.
+//! The running server's door for its operator: a Unix socket in the data directory, for `hearth user …` and
+//! `hearth federation …`.
 //!
 //! A command goes through the running server because the server knows best: what it keeps in memory about an
 //! account changes with it. One JSON object each way, then the connection ends. Only the user that the server runs
@@ -17,6 +18,7 @@ use std::{
 };
 
 use hearth_engine::Engine;
+use hearth_federation::Federation;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
@@ -81,15 +83,21 @@ impl Door {
     }
 
     /// Answers commands until told to stop.
-    pub fn serve(self, engine: Arc<Engine>, stop: CancellationToken, tasks: &TaskTracker) {
+    pub fn serve(
+        self,
+        engine: Arc<Engine>,
+        federation: Option<Arc<Federation>>,
+        stop: CancellationToken,
+        tasks: &TaskTracker,
+    ) {
         let tracker = tasks.clone();
         tasks.spawn(stop.run_until_cancelled_owned(async move {
             loop {
                 match self.listener.accept().await {
                     Ok((stream, _)) => {
-                        let engine = Arc::clone(&engine);
+                        let (engine, federation) = (Arc::clone(&engine), federation.clone());
                         tracker.spawn(async move {
-                            if let Err(error) = answer(&engine, stream).await {
+                            if let Err(error) = answer(&engine, federation.as_deref(), stream).await {
                                 tracing::debug!(%error, "a command ended early");
                             }
                         });
@@ -111,7 +119,11 @@ impl Drop for Door {
     }
 }
 
-async fn answer(engine: &Engine, mut stream: UnixStream) -> io::Result<()> {
+async fn answer(
+    engine: &Arc<Engine>,
+    federation: Option<&Federation>,
+    mut stream: UnixStream,
+) -> io::Result<()> {
     let caller = stream.peer_cred()?.uid();
     if caller != 0 && caller != rustix::process::geteuid().as_raw() {
         tracing::warn!(uid = caller, "refused a command of another user");
@@ -121,7 +133,7 @@ async fn answer(engine: &Engine, mut stream: UnixStream) -> io::Result<()> {
     let mut limited = (&mut stream).take(MAX_COMMAND);
     timeout(PATIENCE, limited.read_to_end(&mut text)).await??;
     let command: Command = serde_json::from_slice(&text)?;
-    let answer = operator::execute(engine, command).await;
+    let answer = operator::execute(engine, federation, command).await;
     stream.write_all(&serde_json::to_vec(&answer)?).await
 }
 
@@ -141,6 +153,11 @@ pub async fn ask(data_dir: &Path, command: &Command) -> io::Result<Option<Answer
         ));
     }
     Ok(Some(serde_json::from_slice(&text)?))
+}
+
+/// Whether a server runs with this data directory.
+pub async fn is_running(data_dir: &Path) -> io::Result<bool> {
+    Ok(connect(data_dir).await?.is_some())
 }
 
 async fn connect(data_dir: &Path) -> io::Result<Option<UnixStream>> {

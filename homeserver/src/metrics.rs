@@ -51,7 +51,52 @@ pub fn install() -> Result<PrometheusHandle, SetRecorderError<PrometheusRecorder
     );
     describe_gauge!("hearth_sync_waiters", "Syncs that wait for something to happen.");
     describe_gauge!(CONNECTIONS, "Connections of the database pool, by state.");
+    describe_federation();
     Ok(handle)
+}
+
+fn describe_federation() {
+    describe_counter!(
+        "hearth_federation_transactions_sent_total",
+        "Transactions to other servers, by outcome."
+    );
+    describe_histogram!(
+        "hearth_federation_transaction_seconds",
+        Unit::Seconds,
+        "From sending a transaction to its answer."
+    );
+    describe_histogram!(
+        "hearth_federation_delivery_lag_seconds",
+        Unit::Seconds,
+        "From the making of a transaction's first event to the answer."
+    );
+    describe_counter!("hearth_federation_pdus_sent_total", "Events that other servers took.");
+    describe_counter!(
+        "hearth_federation_pdus_refused_total",
+        "Events that other servers took and refused; the log says why."
+    );
+    describe_counter!("hearth_federation_edus_sent_total", "EDUs that other servers took.");
+    describe_gauge!(
+        "hearth_federation_outgoing_waiting",
+        "Events and EDUs that wait in memory for other servers."
+    );
+    describe_gauge!(
+        "hearth_federation_outgoing_lag_positions",
+        "How far in the log the last server lags behind, of those that answer."
+    );
+    describe_gauge!("hearth_federation_destinations_failing", "Other servers that take nothing.");
+    describe_gauge!(
+        "hearth_federation_destinations_behind",
+        "Other servers that are owed more than waits in memory."
+    );
+    describe_counter!(
+        "hearth_federation_transactions_received_total",
+        "Transactions of other servers that were taken."
+    );
+    describe_counter!(
+        "hearth_federation_edus_received_total",
+        "EDUs of other servers, by type."
+    );
 }
 
 fn buckets() -> PrometheusBuilder {

@@ -128,9 +128,17 @@ impl Destination {
     }
 
     /// An EDU that it gets if it can be reached now.
-    pub fn add_ephemeral(&mut self, edu: EphemeralEdu) {
-        if self.failing.is_none() {
+    pub fn add_ephemeral(&mut self, edu: EphemeralEdu, now: i64) {
+        if self.failing.is_none_or(|failing| failing.retry_at <= now) {
             self.edus.add_ephemeral(edu);
+        }
+    }
+
+    /// It was heard from, and may take something again.
+    pub fn heard_from(&mut self) {
+        if !self.attended {
+            // Whoever attends it hears as well, and tries.
+            self.failing = None;
         }
     }
 
@@ -492,6 +500,27 @@ mod tests {
         assert_eq!(taken.edus.receipts.len(), 1);
         destination.delivered(&taken, 0);
         assert_eq!(destination.served(), None);
+    }
+
+    #[test]
+    fn what_nobody_misses_is_not_kept_for_a_server_that_fails() {
+        let edu = || EphemeralEdu {
+            key: "typing".into(),
+            json: serde_json::value::to_raw_value(&1).expect("JSON").into(),
+        };
+        let mut destination = Destination::default();
+        destination.add_ephemeral(edu(), 0);
+        assert!(destination.has_work());
+        fail(&mut destination);
+        assert!(!destination.has_work());
+        destination.add_ephemeral(edu(), FAILING.retry_at - 1);
+        assert!(!destination.has_work());
+        destination.add_ephemeral(edu(), FAILING.retry_at);
+        assert!(destination.has_work(), "it is time to try again");
+        fail(&mut destination);
+        destination.heard_from();
+        destination.add_ephemeral(edu(), 0);
+        assert!(destination.has_work());
     }
 
     #[test]

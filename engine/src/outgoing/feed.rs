@@ -146,6 +146,9 @@ fn note_event(engine: &Engine, outgoing: OutgoingEvent, event_id: &str) {
     let (Some(present), Some(event)) = (present, event) else {
         return feed.note(Some(outgoing.position), Item::Event(outgoing, None));
     };
+    if event.membership().is_none() && is_alone(engine, &present) {
+        return;
+    }
     let is_ours = event.sender().server_name() == engine.config.server_name;
     if !is_ours && !engine.outgoing.relays(event_id) {
         return;

@@ -143,7 +143,7 @@ impl Outgoing {
         servers: impl Iterator<Item = &'a OwnedServerName>,
         edu: &EphemeralEdu,
     ) {
-        self.each(engine, servers, |destination, _| destination.add_ephemeral(edu.clone()));
+        self.each(engine, servers, |destination, now| destination.add_ephemeral(edu.clone(), now));
     }
 
     /// Gives something to servers, and has them attended. Those that this server has nothing to do with, and itself,
@@ -427,6 +427,11 @@ pub fn failures(engine: &Engine, server: &ServerName) -> Failures {
         count: failing.failures,
         since: Some(failing.since),
     })
+}
+
+/// A server was heard from after it had failed.
+pub fn heard_from(engine: &Engine, server: &ServerName) {
+    engine.outgoing.with(server, |destination, _| destination.heard_from());
 }
 
 /// The servers that fail, and how.

@@ -1,8 +1,6 @@
 //! How other servers are being served, for the operator.
 
-use std::sync::Arc;
-
-use hearth_storage::{Position, outgoing as stored};
+use hearth_storage::{Position, destinations, outgoing as stored};
 use ruma::{OwnedServerName, ServerName};
 
 use super::destination::Destination;
@@ -47,26 +45,52 @@ fn status_of(server: &ServerName, destination: &Destination) -> DestinationStatu
     }
 }
 
-/// Every server that was sent to in this run, or that is behind: those that fail first, then by name.
-pub fn status(engine: &Engine) -> Vec<DestinationStatus> {
-    let state = engine.outgoing.state.lock();
-    let all = state.destinations.iter();
-    let mut all: Vec<DestinationStatus> = all.map(|(server, destination)| status_of(server, destination)).collect();
-    drop(state);
+/// Every server that was sent to in this run, or that is behind: those that fail first, then by name. Where nothing is
+/// sent, in a command beside a server, as the last run left them.
+pub async fn status(engine: &Engine) -> Result<Vec<DestinationStatus>, Error> {
+    let mut all = match current(engine, |_| true) {
+        Some(current) => current,
+        None => stored_status(engine).await?,
+    };
     all.sort_by(|a, b| {
         let fails = |status: &DestinationStatus| status.failing_since.is_none();
         fails(a).cmp(&fails(b)).then_with(|| a.server.cmp(&b.server))
     });
-    all
+    Ok(all)
 }
 
 /// How one server is being served, if it was sent to in this run or is behind; and the rooms shared with it.
 pub async fn of_server(
-    engine: &Arc<Engine>,
+    engine: &Engine,
     server: &ServerName,
 ) -> Result<(Option<DestinationStatus>, RoomsShared), Error> {
-    let status = engine.outgoing.with(server, |destination, _| status_of(server, destination));
+    let mut all = match current(engine, |other| other == server) {
+        Some(current) => current,
+        None => stored_status(engine).await?,
+    };
+    all.retain(|status| status.server == server);
     let mut connection = engine.db.acquire().await?;
     let rooms = stored::rooms_shared(&mut connection, server.as_str(), Position(i64::MAX)).await?;
-    Ok((status, RoomsShared(rooms.len())))
+    Ok((all.pop(), RoomsShared(rooms.len())))
+}
+
+/// The servers of this run; nothing where it sends nothing.
+fn current(engine: &Engine, is_wanted: impl Fn(&ServerName) -> bool) -> Option<Vec<DestinationStatus>> {
+    let state = engine.outgoing.state.lock();
+    state.sending.as_ref()?;
+    let wanted = state.destinations.iter().filter(|(server, _)| is_wanted(server));
+    Some(wanted.map(|(server, destination)| status_of(server, destination)).collect())
+}
+
+async fn stored_status(engine: &Engine) -> Result<Vec<DestinationStatus>, Error> {
+    let now = engine.clock.now_ms();
+    let rows = {
+        let mut connection = engine.db.acquire().await?;
+        destinations::all(&mut connection).await?
+    };
+    let all = rows.into_iter().filter_map(|row| {
+        let server = ServerName::parse(&row.server_name).ok()?;
+        Some(status_of(&server, &Destination::of_stored(row, now)))
+    });
+    Ok(all.collect())
 }

@@ -36,9 +36,23 @@ impl Federation {
 
 async fn supervise(federation: Arc<Federation>, engine: Weak<Engine>) {
     let Some(mut due) = begin(&federation, &engine).await else { return };
-    let permits = Arc::new(Semaphore::new(UNDER_WAY));
     let Some(shutdown) = engine.upgrade().map(|engine| engine.shutdown.clone()) else { return };
-    while let Some(Some(server)) = shutdown.run_until_cancelled(due.next()).await {
+    let permits = Arc::new(Semaphore::new(UNDER_WAY));
+    let mut recovered = federation.client.reachability.recovered();
+    loop {
+        let server = tokio::select! {
+            () = shutdown.cancelled() => return,
+            due = due.next() => match due {
+                Some(server) => server,
+                None => return,
+            },
+            heard = recovered.recv() => {
+                if let (Ok(server), Some(engine)) = (heard, engine.upgrade()) {
+                    outgoing::heard_from(&engine, &server);
+                }
+                continue;
+            }
+        };
         let sender = send::Sender {
             federation: Arc::clone(&federation),
             engine: Weak::clone(&engine),

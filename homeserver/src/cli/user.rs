@@ -1,24 +1,15 @@
 //! `hearth user …`: accounts, by the running server where there is one and by an engine of the command's own
 //! where there is none.
 
-use std::{
-    io::{self, IsTerminal as _, Read as _},
-    time::Duration,
-};
+use std::io::{self, IsTerminal as _, Read as _};
 
 use clap::Subcommand;
 
-use super::Failure;
+use super::{Failure, errand};
 use crate::{
-    config::{Loaded, Settings},
-    control,
-    operator::{self, Answer, Command, User as Account},
-    parts::Parts,
+    config::Loaded,
+    operator::{Answer, Command, User as Account},
 };
-
-/// How long a server that is starting or stopping is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
-const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum User {
@@ -89,11 +80,7 @@ impl User {
             },
             Self::List => Command::ListUsers { after: String::new() },
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
-        runtime.block_on(carry_out(&loaded.settings, commands, |answer| self.print(answer)))
+        errand::run(&loaded.settings, commands, |answer| self.print(answer))
     }
 
     /// Prints an answer, and says where a list goes on.
@@ -109,6 +96,9 @@ impl User {
             (Self::Add { .. }, Answer::Done(user)) => println!("Made {user}."),
             (Self::SetPassword { .. }, Answer::Done(user)) => println!("Set the password of {user}."),
             (_, Answer::Done(user)) => println!("Deactivated {user}."),
+            (_, Answer::Destinations(_) | Answer::Destination { .. }) => {
+                return Err("the running server is of another version".into());
+            }
         }
         Ok(None)
     }
@@ -126,42 +116,6 @@ fn print_account(account: &Account) {
         .map(|(_, mark)| *mark)
         .collect();
     println!("{}{marks}", account.id);
-}
-
-/// Has `command` done, and what `then` makes of each answer after it.
-async fn carry_out(
-    settings: &Settings,
-    command: Command,
-    mut then: impl FnMut(Answer) -> Result<Option<Command>, Failure>,
-) -> Result<(), Failure> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let mut command = command;
-    let parts = loop {
-        let reached = control::ask(&settings.data_dir, &command).await;
-        match reached.map_err(|error| format!("cannot speak with the running server: {error}"))? {
-            Some(answer) => match then(answer)? {
-                Some(next) => command = next,
-                None => return Ok(()),
-            },
-            None => match Parts::beside(settings).await {
-                Ok(parts) => break parts,
-                // A server has the data directory, and its door is not open yet, or no longer.
-                Err(error) if error.is_in_use() && tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(error) => return Err(error.into()),
-            },
-        }
-    };
-    let result = loop {
-        match then(operator::execute(&parts.engine, command).await) {
-            Ok(Some(next)) => command = next,
-            Ok(None) => break Ok(()),
-            Err(failure) => break Err(failure),
-        }
-    };
-    parts.stop().await;
-    result
 }
 
 /// The password: typed twice at a terminal, or the standard input without its line end.
