@@ -151,6 +151,30 @@ pub(crate) fn read_object(
     read_fields(fields, numbers, 0)
 }
 
+/// An object for who looks into it with ruma: numbers that canonical JSON can't hold are null in it.
+pub(crate) fn readable(json: &str) -> CanonicalJsonObject {
+    fn readable(value: Json) -> CanonicalJsonValue {
+        match value {
+            Json::Null => CanonicalJsonValue::Null,
+            Json::Bool(value) => CanonicalJsonValue::Bool(value),
+            Json::Number(number) => serde_json::from_str(number.get()).unwrap_or_default(),
+            Json::String(text) => CanonicalJsonValue::String(text),
+            Json::Array(values) => CanonicalJsonValue::Array(values.into_iter().map(readable).collect()),
+            Json::Object(object) => CanonicalJsonValue::Object(readable_fields(object)),
+        }
+    }
+    fn readable_fields(object: JsonObject) -> CanonicalJsonObject {
+        object
+            .into_iter()
+            .map(|(key, value)| (key, readable(value)))
+            .collect()
+    }
+    serde_json::from_str(json).unwrap_or_else(|_| {
+        let object = read_object(json, &[], usize::MAX, Numbers::Any);
+        object.map(readable_fields).unwrap_or_default()
+    })
+}
+
 /// The canonical JSON of an object without some of its fields.
 pub(crate) fn canonical(object: &JsonObject, left_out: &[&str]) -> Result<String, JsonError> {
     let fields = object.iter().filter(|(key, _)| !left_out.contains(&key.as_str()));
@@ -226,4 +250,25 @@ fn keep_only(object: &mut JsonObject, outline: &CanonicalJsonObject) {
         }
         kept.is_some()
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::CanonicalJsonObject;
+    use serde_json::json;
+
+    use super::readable;
+
+    #[test]
+    fn what_ruma_cannot_hold_is_null_where_content_is_only_read() {
+        let content = readable(
+            r#"{"a":[1.5,-2,1e400,12345678901234567890],"b":{"msgtype":"m.text","c":false,"d":null}}"#,
+        );
+        let expected: CanonicalJsonObject = serde_json::from_value(json!({
+            "a": [null, -2, null, null], "b": { "msgtype": "m.text", "c": false, "d": null },
+        }))
+        .unwrap();
+        assert_eq!(content, expected);
+        assert_eq!(readable("5"), CanonicalJsonObject::new());
+    }
 }

@@ -5,7 +5,7 @@ pub(crate) mod json;
 mod load;
 mod matching;
 mod member;
-mod pdu;
+pub(crate) mod pdu;
 mod relation;
 mod serve;
 
@@ -16,7 +16,7 @@ use hearth_storage::{
     log::NewEvent,
 };
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, UInt, UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, UserId,
     events::TimelineEventType,
     room_version_rules::{EventsReferenceFormatVersion, RoomVersionRules},
 };
@@ -161,10 +161,9 @@ impl Event {
         &self.parsed.content
     }
 
-    /// `origin_server_ts`, if it is of a time that can be: other servers' events are of any, and the nearest is told.
+    /// `origin_server_ts`, or the nearest time that can be one.
     pub fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        let origin_server_ts = u64::try_from(self.parsed.origin_server_ts).unwrap_or_default();
-        MilliSecondsSinceUnixEpoch(UInt::new_saturating(origin_server_ts))
+        self.parsed.origin_server_ts()
     }
 
     /// `depth`.

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedUserId, events::TimelineEventType, room_version_rules::RoomVersionRules,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, UInt, events::TimelineEventType,
+    room_version_rules::RoomVersionRules,
 };
 use serde::{
     Deserialize, Deserializer,
@@ -13,7 +14,7 @@ use serde_json::value::RawValue;
 
 /// The fields of a PDU that this crate reads.
 #[derive(Debug, Deserialize)]
-pub(super) struct Pdu {
+pub(crate) struct Pdu {
     /// Absent from the create event since room version 12.
     pub room_id: Option<OwnedRoomId>,
     pub sender: OwnedUserId,
@@ -21,7 +22,7 @@ pub(super) struct Pdu {
     pub event_type: TimelineEventType,
     pub state_key: Option<Box<str>>,
     pub content: Box<RawValue>,
-    pub origin_server_ts: i64,
+    origin_server_ts: i64,
     pub depth: i64,
     pub prev_events: Vec<Reference>,
     pub auth_events: Vec<Reference>,
@@ -41,21 +42,34 @@ impl Pdu {
         if self.event_type != TimelineEventType::RoomRedaction {
             return None;
         }
-        let redacts = match rules.redaction.content_field_redacts {
-            true => {
-                serde_json::from_str::<RedactionContent<'_>>(self.content.get())
-                    .ok()?
-                    .redacts
-            }
-            false => self.redacts.as_deref(),
-        };
-        serde_json::from_str(redacts?.get()).ok()
+        if !rules.redaction.content_field_redacts {
+            return self.redacts_beside_content();
+        }
+        let content: RedactionContent<'_> = serde_json::from_str(self.content.get()).ok()?;
+        serde_json::from_str(content.redacts?.get()).ok()
+    }
+
+    /// What is in the place that names what an event redacts before room version 11.
+    pub fn redacts_beside_content(&self) -> Option<OwnedEventId> {
+        serde_json::from_str(self.redacts.as_deref()?.get()).ok()
+    }
+
+    /// `origin_server_ts`, if it is of a time that can be: other servers' events are of any, and the nearest is told.
+    pub fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
+        let origin_server_ts = u64::try_from(self.origin_server_ts).unwrap_or_default();
+        MilliSecondsSinceUnixEpoch(UInt::new_saturating(origin_server_ts))
     }
 }
 
 /// An event that another names: by its ID, or in room versions 1 and 2 by a pair of that and hashes.
 #[derive(Debug)]
-pub(super) struct Reference(OwnedEventId);
+pub(crate) struct Reference(OwnedEventId);
+
+impl From<Reference> for OwnedEventId {
+    fn from(reference: Reference) -> Self {
+        reference.0
+    }
+}
 
 impl AsRef<OwnedEventId> for Reference {
     fn as_ref(&self) -> &OwnedEventId {

@@ -12,12 +12,12 @@ use hearth_storage::{
     log::{Change, Fact, Gap, HeadMove, Membership, MembershipChange, NewEvent, NewState, StateChange, UnmatchedRedaction},
     states,
 };
-use ruma::{CanonicalJsonObject, events::StateEventType};
+use ruma::events::StateEventType;
 
 use super::{Target, facts};
 use crate::{
     Error,
-    events::Event,
+    events::{Event, json::readable},
     rooms::{
         StateMap,
         checks::check_auth_rules_by_state,
@@ -329,8 +329,7 @@ impl Accepting<'_> {
 
     fn push_class(&self) -> Result<i16, AcceptError> {
         let event = self.candidate.event;
-        // Content that isn't canonical JSON, as old room versions have it, notifies nobody.
-        let content: CanonicalJsonObject = serde_json::from_str(event.content().get()).unwrap_or_default();
+        let content = readable(event.content().get());
         class::class_of(&event.event_type().to_string(), event.state_key(), &content, || {
             let power = self.power()?;
             Ok(power.is_some_and(|power| power.may_notify_room(event.sender()).unwrap_or(false)))

@@ -8,10 +8,9 @@ use ruma::{
     events::{StateEventType, TimelineEventType},
     state_res,
 };
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::Error;
+use crate::{Error, events::pdu::Pdu};
 
 /// A state event, with what authorisation and the orderings read of it.
 #[derive(Debug, Clone)]
@@ -22,7 +21,7 @@ pub(super) struct StateEvent {
     /// Its `auth_events`; see [`super::v2`] for which of them an event is given.
     pub auth_events: Vec<OwnedEventId>,
     pub depth: i64,
-    state_key: String,
+    state_key: Box<str>,
     is_rejected: bool,
     event_type: TimelineEventType,
     room_id: Option<OwnedRoomId>,
@@ -30,42 +29,8 @@ pub(super) struct StateEvent {
     origin_server_ts: MilliSecondsSinceUnixEpoch,
     content: Box<RawValue>,
     prev_events: Vec<OwnedEventId>,
+    /// Asked for by the rules of room versions 1 and 2 only.
     redacts: Option<OwnedEventId>,
-}
-
-/// A PDU of any room version, as far as it is read here.
-#[derive(Deserialize)]
-struct Pdu {
-    /// Absent from the create event since room version 12.
-    room_id: Option<OwnedRoomId>,
-    sender: OwnedUserId,
-    #[serde(rename = "type")]
-    event_type: TimelineEventType,
-    state_key: String,
-    content: Box<RawValue>,
-    origin_server_ts: MilliSecondsSinceUnixEpoch,
-    #[serde(default)]
-    depth: ruma::Int,
-    auth_events: Vec<Reference>,
-    prev_events: Vec<Reference>,
-    redacts: Option<OwnedEventId>,
-}
-
-/// How an event names another.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Reference {
-    Id(OwnedEventId),
-    /// With its hash, as room versions 1 and 2 have it.
-    Hashed(OwnedEventId, serde::de::IgnoredAny),
-}
-
-impl From<Reference> for OwnedEventId {
-    fn from(reference: Reference) -> Self {
-        match reference {
-            Reference::Id(event_id) | Reference::Hashed(event_id, _) => event_id,
-        }
-    }
 }
 
 /// The rules ask whether an event follows the create event and nothing else. Two tell.
@@ -81,6 +46,7 @@ impl StateEvent {
         };
         let event_id = OwnedEventId::try_from(stored.event_id.as_str()).map_err(|error| damaged(&error))?;
         let pdu: Pdu = serde_json::from_str(&stored.pdu).map_err(|error| damaged(&error))?;
+        let (origin_server_ts, redacts) = (pdu.origin_server_ts(), pdu.redacts_beside_content());
         // The types whose content authorisation reads. What others hold may be large, and isn't kept.
         let is_read = matches!(
             pdu.event_type,
@@ -95,13 +61,13 @@ impl StateEvent {
             key_nid: stored.key_nid,
             event_id,
             auth_events: pdu.auth_events.into_iter().map(OwnedEventId::from).collect(),
-            depth: pdu.depth.into(),
-            state_key: pdu.state_key,
+            depth: pdu.depth,
+            state_key: pdu.state_key.unwrap_or_default(),
             is_rejected: stored.is_rejected,
             event_type: pdu.event_type,
             room_id: pdu.room_id,
             sender: pdu.sender,
-            origin_server_ts: pdu.origin_server_ts,
+            origin_server_ts,
             content: if is_read { pdu.content } else { NO_CONTENT.clone() },
             prev_events: pdu
                 .prev_events
@@ -109,13 +75,13 @@ impl StateEvent {
                 .take(PREV_EVENTS)
                 .map(OwnedEventId::from)
                 .collect(),
-            redacts: pdu.redacts,
+            redacts,
         })
     }
 
     /// Its type and state key, as ruma's state maps have them.
     pub fn key(&self) -> (StateEventType, String) {
-        (self.event_type.to_string().into(), self.state_key.clone())
+        (self.event_type.to_string().into(), self.state_key.to_string())
     }
 }
 
