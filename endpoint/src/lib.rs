@@ -8,11 +8,13 @@
 mod body;
 mod client;
 mod cors;
+pub mod decoding;
 mod error;
 mod guests;
 mod identify;
 mod limits;
 mod nesting;
+pub mod outgoing;
 mod refusals;
 mod request_log;
 mod routes;

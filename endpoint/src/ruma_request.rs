@@ -59,7 +59,7 @@ where
     type Rejection = MatrixError;
 
     async fn from_request(mut request: Request, engine: &Arc<Engine>) -> Result<Self, MatrixError> {
-        let path_args = path_args(&mut request).await?;
+        let path_args = raw_path_args(&mut request).await?;
         let path_args: Vec<_> = path_args.iter().map(|(_, value)| value).collect();
         let client = Client::of(
             request.headers(),
@@ -98,7 +98,7 @@ where
 }
 
 /// ruma's decoding, which panics on some of what it did not expect (in 0.17.2, a login without a `type`).
-fn decode<R: IncomingRequest>(request: http::Request<&[u8]>, path_args: &[&str]) -> Result<R, MatrixError> {
+pub(crate) fn decode<R: IncomingRequest>(request: http::Request<&[u8]>, path_args: &[&str]) -> Result<R, MatrixError> {
     let body = *request.body();
     match catch_unwind(AssertUnwindSafe(|| R::try_from_http_request(request, path_args))) {
         Ok(decoded) => decoded.map_err(|error| refusal(&error, body)),
@@ -109,7 +109,7 @@ fn decode<R: IncomingRequest>(request: http::Request<&[u8]>, path_args: &[&str])
     }
 }
 
-async fn path_args(request: &mut Request) -> Result<RawPathParams, MatrixError> {
+pub(crate) async fn raw_path_args(request: &mut Request) -> Result<RawPathParams, MatrixError> {
     request
         .extract_parts::<RawPathParams>()
         .await
