@@ -1,0 +1,154 @@
+//! Which server asks: the extractor of every endpoint that demands a server's signature (server-server API, "Request
+//! Authentication").
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{FromRequest, Request, State},
+    response::IntoResponse as _,
+};
+use bytes::Bytes;
+use hearth_endpoint::{MatrixError, RumaRoutes as _, decoding, encode};
+use hearth_engine::{Engine, remote::KeysWanted};
+use http::StatusCode;
+use ruma::{
+    OwnedServerName,
+    api::{
+        IncomingRequest,
+        error::ErrorKind,
+        federation::authentication::{ServerSignatures, XMatrix},
+    },
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::Federation;
+
+/// The most bytes in the body of a request: a transaction of 50 events of 64 KiB and 100 EDUs, which have no limit of
+/// their own, of as much.
+const MAX_BODY: usize = 12 << 20;
+
+/// A request of another server, which has shown that it is the one it says.
+///
+/// Take it apart in the handler's arguments:
+///
+/// ```ignore
+/// async fn get_event(
+///     State(engine): State<Arc<Engine>>,
+///     Federated { request, origin, .. }: Federated<get_event::v1::Request>,
+/// ) -> Result<get_event::v1::Response, MatrixError>
+/// ```
+///
+/// What is wrong with a request is answered here, in this order: a path that isn't UTF-8, no or a strange
+/// `Authorization`, another destination than this server, a server that this one has nothing to do with, the size of
+/// the body, its JSON, the signature, the shape. One server's requests are worked on a few at a time.
+#[derive(Debug)]
+pub struct Federated<R> {
+    /// What is asked.
+    pub request: R,
+    /// Which server asks.
+    pub origin: OwnedServerName,
+    /// The body as it came; empty where there was none.
+    pub body: Bytes,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl<R> FromRequest<Arc<Engine>> for Federated<R>
+where
+    R: IncomingRequest<Authentication = ServerSignatures> + Send,
+{
+    type Rejection = MatrixError;
+
+    async fn from_request(mut request: Request, engine: &Arc<Engine>) -> Result<Self, MatrixError> {
+        let path_args = decoding::path_args(&mut request).await?;
+        let federation = request.extensions().get::<Arc<Federation>>().cloned();
+        let federation = federation.ok_or_else(|| MatrixError::internal("these routes lack their `Federation`"))?;
+
+        let shown = shown(&federation, &request)?;
+        let (parts, body) = request.into_parts();
+        let body = decoding::read_body(&parts.headers, body, MAX_BODY).await?;
+        decoding::check_json(&parts.method, &body)?;
+        let request = http::Request::from_parts(parts, body);
+        verify(&federation, engine, &shown, &request).await?;
+
+        tracing::Span::current().record("user", shown.origin.as_str());
+        let turn = federation.turns.wait(&shown.origin).await;
+        let (parts, body) = request.into_parts();
+        let json = if body.is_empty() { b"{}".as_slice() } else { &body };
+        let request = decoding::decode(http::Request::from_parts(parts, json), &path_args)?;
+        Ok(Self {
+            request,
+            origin: shown.origin,
+            body,
+            _turn: turn,
+        })
+    }
+}
+
+/// What the `Authorization` header says, if this server has to do with whom it names.
+fn shown(federation: &Federation, request: &Request) -> Result<XMatrix, MatrixError> {
+    let shown = XMatrix::extract_from_http_headers(request.headers())
+        .map_err(|error| unauthorized(format!("This request needs an `Authorization: X-Matrix` header: {error}.")))?;
+    let own_name = federation.keys.own().server_name();
+    if shown.destination.as_ref().is_some_and(|destination| *destination != *own_name) {
+        return Err(unauthorized("This request is for another server."));
+    }
+    if !federation.client.is_allowed(&shown.origin) {
+        return Err(MatrixError::forbidden("This server does not federate with yours."));
+    }
+    Ok(shown)
+}
+
+/// Whether the request is signed by a key of its origin that is valid now.
+async fn verify(
+    federation: &Federation,
+    engine: &Engine,
+    shown: &XMatrix,
+    request: &http::Request<Bytes>,
+) -> Result<(), MatrixError> {
+    let now = engine.clock.now();
+    let wanted = KeysWanted::from([(shown.origin.clone(), BTreeMap::from([(shown.key.clone(), now)]))]);
+    let keys = federation.keys.public_keys(&wanted).await;
+    if keys.is_empty() {
+        return Err(unauthorized("The key that signed this request can't be had from your server."));
+    }
+    shown
+        .verify_http_request(request, federation.keys.own().server_name(), &keys)
+        .map_err(|error| unauthorized(format!("The signature of this request is not valid: {error}.")))?;
+    federation.client.reachability.heard_from(&shown.origin);
+    Ok(())
+}
+
+fn unauthorized(message: impl Into<std::borrow::Cow<'static, str>>) -> MatrixError {
+    MatrixError::new(StatusCode::UNAUTHORIZED, ErrorKind::Unauthorized, message)
+}
+
+/// Routes of endpoints that demand a server's signature.
+pub trait FederationRoutes: Sized {
+    /// Serves an endpoint by a handler that gets its request with its origin, and gives its response.
+    #[must_use]
+    fn federated<R, F, Fut>(self, handler: F) -> Self
+    where
+        R: IncomingRequest<Authentication = ServerSignatures> + Send + 'static,
+        F: Fn(State<Arc<Engine>>, Federated<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::OutgoingResponse, MatrixError>> + Send;
+}
+
+impl FederationRoutes for Router<Arc<Engine>> {
+    fn federated<R, F, Fut>(self, handler: F) -> Self
+    where
+        R: IncomingRequest<Authentication = ServerSignatures> + Send + 'static,
+        F: Fn(State<Arc<Engine>>, Federated<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::OutgoingResponse, MatrixError>> + Send,
+    {
+        self.ruma_paths::<R, _, _>(move |engine: State<Arc<Engine>>, request: Federated<R>| {
+            let answer = handler(engine, request);
+            async move {
+                match answer.await {
+                    Ok(response) => encode(response),
+                    Err(error) => error.into_response(),
+                }
+            }
+        })
+    }
+}
