@@ -1,7 +1,9 @@
-//! The server's signing key on disk: `signing.key` in the data directory.
+//! The server's signing keys on disk: `signing.key` in the data directory.
 //!
 //! Each line is `ed25519 VERSION SEED`, the form that Synapse writes, so that a key can move between the two. The
-//! first line signs. The file is its owner's alone; whoever has it can speak as this server.
+//! first line signs, the others are published as in use too. A line `ed25519 VERSION PUBLIC_KEY retired MILLISECONDS` is
+//! what is left of a former key: what it signed until then stays good, and nobody can sign by it any more. The file is
+//! its owner's alone; whoever has it can speak as this server.
 
 use std::{
     fmt::{self, Debug},
@@ -12,7 +14,11 @@ use std::{
 };
 
 use hearth_engine::{Entropy, SigningKey};
-use ruma::serde::{Base64, base64::Standard};
+use hearth_federation::{OwnKeys, RetiredKey};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedServerName,
+    serde::{Base64, base64::Standard},
+};
 use zeroize::Zeroizing;
 
 /// The file's name within the data directory.
@@ -46,6 +52,39 @@ pub enum KeyFileError {
         /// The line, counted from 1.
         line: usize,
     },
+    /// All keys are retired.
+    #[error("the signing key {0}: expected a line `ed25519 VERSION SEED`, for a key that is in use")]
+    NoneInUse(PathBuf),
+}
+
+/// What a key file holds.
+#[derive(Debug)]
+pub struct Keys {
+    /// The key that signs.
+    pub signing: StoredKey,
+    /// Keys that are in use as well.
+    pub further: Vec<StoredKey>,
+    /// Former keys.
+    pub retired: Vec<RetiredKey>,
+}
+
+impl Keys {
+    /// The keys as other servers come to know them.
+    pub fn own_keys(&self, server_name: OwnedServerName) -> OwnKeys {
+        let further = self.further.iter().map(StoredKey::signing_key).collect();
+        OwnKeys::new(server_name, self.signing.signing_key(), further, self.retired.clone())
+    }
+
+    fn text(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::new());
+        for key in std::iter::once(&self.signing).chain(&self.further) {
+            text.push_str(&key.line());
+        }
+        for key in &self.retired {
+            text.push_str(&retired_line(key));
+        }
+        text
+    }
 }
 
 impl StoredKey {
@@ -99,49 +138,100 @@ pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join(NAME)
 }
 
-/// Reads the keys, the signing one first; `None` where there is no file.
-pub fn read(data_dir: &Path) -> Result<Option<Vec<StoredKey>>, KeyFileError> {
+/// Reads the keys; `None` where there is no file.
+pub fn read(data_dir: &Path) -> Result<Option<Keys>, KeyFileError> {
     let path = path(data_dir);
     let text = match fs::read_to_string(&path) {
         Ok(text) => Zeroizing::new(text),
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(KeyFileError::Io { path, source }),
     };
-    let lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty());
-    let keys: Result<Vec<_>, _> = lines
-        .map(|(index, line)| {
-            let malformed = || KeyFileError::Malformed {
-                path: path.clone(),
-                line: index + 1,
-            };
-            StoredKey::parse(line).ok_or_else(malformed)
-        })
-        .collect();
-    let keys = keys?;
-    if keys.is_empty() {
-        Err(KeyFileError::Malformed { path, line: 1 })
-    } else {
-        Ok(Some(keys))
+    let (mut in_use, mut retired) = (Vec::new(), Vec::new());
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        if let Some(key) = StoredKey::parse(line) {
+            in_use.push(key);
+        } else if let Some(key) = parse_retired(line) {
+            retired.push(key);
+        } else {
+            let line = index + 1;
+            return Err(KeyFileError::Malformed { path, line });
+        }
     }
+    if in_use.is_empty() {
+        return Err(KeyFileError::NoneInUse(path));
+    }
+    Ok(Some(Keys {
+        signing: in_use.remove(0),
+        further: in_use,
+        retired,
+    }))
+}
+
+fn retired_line(key: &RetiredKey) -> String {
+    let version = key.id.key_name();
+    let public_key: Base64<Standard, &[u8]> = Base64::new(key.public_key.as_slice());
+    let since = key.expired_ts.0;
+    format!("ed25519 {version} {} retired {since}\n", public_key.encode())
+}
+
+fn parse_retired(line: &str) -> Option<RetiredKey> {
+    let words: Vec<_> = line.split_ascii_whitespace().collect();
+    let ["ed25519", version, public_key, "retired", since] = words[..] else {
+        return None;
+    };
+    let public_key = Base64::<Standard>::parse(public_key).ok()?.into_inner();
+    Some(RetiredKey {
+        id: format!("ed25519:{version}").try_into().ok()?,
+        public_key: public_key.try_into().ok()?,
+        expired_ts: MilliSecondsSinceUnixEpoch(since.parse::<u64>().ok()?.try_into().ok()?),
+    })
+}
+
+/// Makes a new key sign, and retires the one that did. The server must not be running: it would go on signing by a key
+/// that is no longer good.
+pub fn rotate(
+    data_dir: &Path,
+    entropy: &dyn Entropy,
+    now: MilliSecondsSinceUnixEpoch,
+) -> Result<Keys, KeyFileError> {
+    let mut keys = read_or_create(data_dir, entropy)?;
+    let former = std::mem::replace(&mut keys.signing, StoredKey::generate(entropy)).signing_key();
+    keys.retired.push(RetiredKey {
+        id: former.id(),
+        public_key: former.public_key(),
+        expired_ts: now,
+    });
+    let path = path(data_dir);
+    replace(data_dir, &path, &keys.text()).map_err(|source| KeyFileError::Io { path, source })?;
+    Ok(keys)
+}
+
+/// The old file or the new one is there at any time, whole.
+fn replace(data_dir: &Path, path: &Path, text: &str) -> io::Result<()> {
+    let fresh = data_dir.join("signing.key.new");
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_new(data_dir, &fresh, text)?;
+    fs::rename(&fresh, path)?;
+    File::open(data_dir)?.sync_all()
 }
 
 /// Makes a key file, and the data directory where there is none. A file that exists is left alone and is an error.
 pub fn create(data_dir: &Path, key: &StoredKey) -> Result<(), KeyFileError> {
     let path = path(data_dir);
-    write_new(data_dir, &path, key).map_err(|source| KeyFileError::Io { path, source })
+    write_new(data_dir, &path, &key.line()).map_err(|source| KeyFileError::Io { path, source })
 }
 
-fn write_new(data_dir: &Path, path: &Path, key: &StoredKey) -> io::Result<()> {
+fn write_new(data_dir: &Path, path: &Path, text: &str) -> io::Result<()> {
     create_data_dir(data_dir)?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(key.line().as_bytes())?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()?;
     // The name must be on the disk too: a server that came back with another key would not be believed.
     File::open(data_dir)?.sync_all()
@@ -153,17 +243,19 @@ pub fn create_data_dir(data_dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o711).create(data_dir)
 }
 
-/// The key that signs; a first one is made where there is none.
-pub fn read_or_create(data_dir: &Path, entropy: &dyn Entropy) -> Result<StoredKey, KeyFileError> {
-    if let Some(keys) = read(data_dir)?
-        && let Some(first) = keys.into_iter().next()
-    {
-        return Ok(first);
+/// The keys; a first one is made where there is none.
+pub fn read_or_create(data_dir: &Path, entropy: &dyn Entropy) -> Result<Keys, KeyFileError> {
+    if let Some(keys) = read(data_dir)? {
+        return Ok(keys);
     }
     let key = StoredKey::generate(entropy);
     create(data_dir, &key)?;
     tracing::info!(path = %path(data_dir).display(), version = key.version, "made a signing key: keep a copy of it");
-    Ok(key)
+    Ok(Keys {
+        signing: key,
+        further: Vec::new(),
+        retired: Vec::new(),
+    })
 }
 
 #[cfg(test)]
@@ -197,5 +289,33 @@ mod tests {
         ] {
             assert!(StoredKey::parse(line).is_none(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_rotated_stays_known_and_signs_no_more() {
+        let data_dir = tempfile::tempdir().expect("a directory can be made");
+        let first = read_or_create(data_dir.path(), &OsEntropy).expect("a first key").signing;
+        let now = MilliSecondsSinceUnixEpoch::now();
+        rotate(data_dir.path(), &OsEntropy, now).expect("it can be rotated");
+        let keys = read(data_dir.path()).expect("it can be read").expect("it is there");
+        assert_ne!(keys.signing.version, first.version);
+        let [retired] = &keys.retired[..] else {
+            panic!("{:?}", keys.retired);
+        };
+        assert_eq!(retired.id, first.signing_key().id());
+        assert_eq!(retired.public_key, first.signing_key().public_key());
+        assert_eq!(retired.expired_ts, now);
+        let text = fs::read_to_string(path(data_dir.path())).expect("text");
+        let secret = first.line();
+        let secret = secret.trim().rsplit(' ').next().expect("a seed");
+        assert!(!text.contains(secret), "the former secret is gone");
+    }
+
+    #[test]
+    fn a_file_without_a_key_in_use_is_refused() {
+        let data_dir = tempfile::tempdir().expect("a directory can be made");
+        let key = "ed25519 a_1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1 retired 1700000000000\n";
+        fs::write(path(data_dir.path()), key).expect("it can be written");
+        assert!(matches!(read(data_dir.path()), Err(KeyFileError::NoneInUse(_))));
     }
 }

@@ -1,5 +1,7 @@
 //! `hearth check-config`: reads everything that `serve` would read before it opens anything.
 
+use hearth_endpoint::outgoing::Outgoing;
+
 use super::Failure;
 use crate::{config::Loaded, key_file, tls::Certificate};
 
@@ -10,6 +12,7 @@ pub(super) fn run(loaded: &Loaded) -> Result<(), Failure> {
             Certificate::read(certificate, key).map_err(|error| format!("listener[{index}]: {error}"))?;
         }
     }
+    Outgoing::new(&settings.outgoing())?;
     let keys = key_file::read(&settings.data_dir)?;
 
     match &loaded.file {
@@ -17,9 +20,9 @@ pub(super) fn run(loaded: &Loaded) -> Result<(), Failure> {
         None => println!("There is no configuration file; the defaults of a local trial hold."),
     }
     println!("Server name: {}", settings.server_name);
-    match keys.as_deref() {
-        Some([first, ..]) => println!("Signing key: ed25519:{}", first.version),
-        _ => println!("Signing key: none yet; the first `hearth serve` makes one"),
+    match &keys {
+        Some(keys) => println!("Signing key: ed25519:{}", keys.signing.version),
+        None => println!("Signing key: none yet; the first `hearth serve` makes one"),
     }
     match &settings.database.url {
         Some(_) => println!("Database: the PostgreSQL of [database] url"),

@@ -6,7 +6,9 @@ use std::{
     path::PathBuf,
 };
 
+use hearth_endpoint::outgoing::OutgoingSettings;
 use hearth_engine::{Config, RateLimits, Registration, Support, SupportContact};
+use hearth_federation::ServerPolicy;
 use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, owned_server_name};
 use serde::{Deserialize, Deserializer, de};
 
@@ -138,6 +140,9 @@ pub struct FederationSettings {
     pub allow: Option<Vec<ServerPattern>>,
     /// Never servers that match one of these.
     pub deny: Vec<ServerPattern>,
+    /// Servers that are believed about the keys of those that don't answer.
+    #[serde(deserialize_with = "values::server_names")]
+    pub notaries: Vec<OwnedServerName>,
 }
 
 /// `[outbound]`: limits on what the server itself requests.
@@ -256,6 +261,7 @@ impl Default for FederationSettings {
             enabled: true,
             allow: None,
             deny: Vec::new(),
+            notaries: vec![owned_server_name!("matrix.org")],
         }
     }
 }
@@ -372,6 +378,23 @@ impl Settings {
                 contacts: self.support.contacts.iter().map(Contact::to_engine).collect(),
             },
             ..Config::new(self.server_name.clone())
+        }
+    }
+
+    /// What holds for every request that the server makes.
+    pub fn outgoing(&self) -> OutgoingSettings {
+        OutgoingSettings {
+            denied_networks: self.outbound.denied_networks.iter().map(|network| network.0).collect(),
+            extra_root_certificates: self.outbound.extra_root_certificates.clone(),
+        }
+    }
+
+    /// Which other servers this one has to do with.
+    pub fn server_policy(&self) -> ServerPolicy {
+        let patterns = |list: &[ServerPattern]| list.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+        ServerPolicy {
+            allow: self.federation.allow.as_deref().map(patterns),
+            deny: patterns(&self.federation.deny),
         }
     }
 

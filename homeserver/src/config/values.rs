@@ -168,6 +168,17 @@ pub(super) fn server_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     })
 }
 
+pub(super) fn server_names<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<OwnedServerName>, D::Error> {
+    let expected = || de::Error::custom("expected a list of server names, such as [\"matrix.org\"]");
+    let names = Vec::<String>::deserialize(deserializer).map_err(|_| expected())?;
+    names
+        .iter()
+        .map(|name| ServerName::parse(name).map_err(|_| expected()))
+        .collect()
+}
+
 pub(super) fn room_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RoomVersionId, D::Error> {
     text(deserializer, "a room version from \"6\" to \"12\"", |text| {
         let known = ["6", "7", "8", "9", "10", "11", "12"].contains(&text);
