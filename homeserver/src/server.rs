@@ -1,6 +1,7 @@
 //! A whole server: its parts, put together in order, and taken apart in the reverse of it.
 
 use std::{
+    collections::HashMap,
     fmt::{self, Debug},
     io,
     net::SocketAddr,
@@ -95,14 +96,13 @@ impl Server {
             kill: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        let client = hearth_client_api::router(Arc::clone(engine));
+        // Listeners that serve the same share its limits.
+        let mut served = HashMap::new();
         for (socket, listener) in sockets.into_iter().zip(&settings.listeners) {
             let mut router = health::route(Arc::clone(engine));
-            if listener.serves(Service::Client) {
-                router = router.merge(client.clone());
-            } else if listener.serves(Service::Federation) {
-                // No routes yet, and the standard answer to whoever asks for one.
-                router = router.merge(hearth_endpoint::serve(Router::new(), Arc::clone(engine)));
+            let apis = (listener.serves(Service::Client), listener.serves(Service::Federation));
+            if apis != (false, false) {
+                router = router.merge(served.entry(apis).or_insert_with(|| matrix(&parts, apis)).clone());
             }
             if let Some(handle) = &metrics
                 && listener.serves(Service::Metrics)
@@ -111,7 +111,12 @@ impl Server {
             }
             socket.serve(router, &connections);
         }
-        door.serve(Arc::clone(engine), connections.stop.clone(), &connections.tasks);
+        let federation = parts.federation.clone();
+        door.serve(Arc::clone(engine), federation, connections.stop.clone(), &connections.tasks);
+        // Last: who is sent something may ask about it at once.
+        if let Some(federation) = &parts.federation {
+            federation.start_sending(engine);
+        }
         Ok(Self {
             parts,
             connections,
@@ -167,6 +172,18 @@ impl Debug for Server {
             .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
+}
+
+/// The client API, the federation API or both. Where there is no route, it is the standard answer that is served.
+fn matrix(parts: &Parts, (client, federation): (bool, bool)) -> Router {
+    let mut routes = Router::new();
+    if client {
+        routes = routes.merge(hearth_client_api::routes());
+    }
+    if federation && let Some(federation) = &parts.federation {
+        routes = routes.merge(hearth_federation::routes(Arc::clone(federation)));
+    }
+    hearth_endpoint::serve(routes, Arc::clone(&parts.engine))
 }
 
 fn max_connections() -> usize {

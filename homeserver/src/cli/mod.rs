@@ -7,6 +7,8 @@
 
 mod check_config;
 mod database;
+mod errand;
+mod federation;
 mod init;
 mod serve;
 mod user;
@@ -39,6 +41,9 @@ enum Command {
     /// Make and look after this server's users; works while the server runs and while it does not
     #[command(subcommand)]
     User(user::User),
+    /// Look after this server's part among the others
+    #[command(subcommand)]
+    Federation(federation::Federation),
     /// Look after the private PostgreSQL
     #[command(subcommand)]
     Database(database::Database),
@@ -67,6 +72,7 @@ fn carry_out(arguments: &Arguments) -> Result<(), Failure> {
         Some(Command::Init(init)) => init.run(arguments.config.as_deref()),
         Some(Command::CheckConfig) => check_config::run(&load()?),
         Some(Command::User(user)) => user.run(&load()?),
+        Some(Command::Federation(federation)) => federation.run(&load()?),
         Some(Command::Database(database)) => database.run(&load()?),
     }
 }
