@@ -5,6 +5,7 @@
 //! give back the [`Answer`], whatever it is. Knows nothing of what is inside a server.
 
 mod answer;
+mod authority;
 mod client;
 mod process;
 mod python;
@@ -14,6 +15,7 @@ mod verbs;
 mod waiting;
 
 pub use answer::Answer;
+pub use authority::Authority;
 pub use client::Client;
 pub use process::HearthProcess;
 pub use python::python_script;

@@ -2,12 +2,14 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
-    path::Path,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
+use hearth_engine::Engine;
 use hearth_storage::test_database::TestDatabase;
 use homeserver::{
     StartError,
@@ -17,7 +19,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::Client;
+use crate::{Authority, Client};
 
 /// What `/_synapse/admin/v1/register` asks for.
 pub const SHARED_SECRET: &str = "a secret of the tests";
@@ -47,16 +49,44 @@ impl Server {
     ///
     /// When it does not start.
     pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
-        // Warnings and errors, shown beside a failed test.
-        let _ = tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::WARN)
-            .with_test_writer()
-            .try_init();
         let data_dir = TempDir::new().expect("a directory can be made");
         let database = TestDatabase::new().await;
         let mut settings = settings(data_dir.path(), &database.url);
+        settings.federation.enabled = false;
         change(&mut settings);
-        let running = start_somewhere(&mut settings, true).await;
+        Self::run(data_dir, database, settings, Place::Named).await
+    }
+
+    /// Starts one that federates, over TLS, with the others that trust `authority`. Its name is `localhost:PORT`.
+    pub async fn start_federated(authority: &Authority) -> Self {
+        Self::start_federated_with(authority, |_| {}).await
+    }
+
+    /// Starts one that federates, with other settings. A `server_name` of `127.0.0.1` is given its port too.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub async fn start_federated_with(authority: &Authority, change: impl FnOnce(&mut Settings)) -> Self {
+        let data_dir = TempDir::new().expect("a directory can be made");
+        let database = TestDatabase::new().await;
+        let mut settings = settings(data_dir.path(), &database.url);
+        settings.federation.notaries.clear();
+        settings.outbound.denied_networks.clear();
+        settings.outbound.extra_root_certificates = Some(authority.certificate());
+        change(&mut settings);
+        let (certificate, private_key) = authority.issue(&["localhost", "127.0.0.1"], data_dir.path());
+        Self::run(data_dir, database, settings, Place::Federated { certificate, private_key }).await
+    }
+
+    async fn run(data_dir: TempDir, database: TestDatabase, mut settings: Settings, place: Place) -> Self {
+        // Warnings and errors, or what `HEARTH_TEST_LOG` asks for, shown beside a failed test.
+        let level = std::env::var("HEARTH_TEST_LOG").ok().and_then(|level| level.parse().ok());
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(level.unwrap_or(LevelFilter::WARN))
+            .with_test_writer()
+            .try_init();
+        let running = start_somewhere(&mut settings, &place).await;
         let anonymous = Client::anonymous(&format!("http://{}", running.addresses()[0]));
         Self {
             running: Some(running),
@@ -78,7 +108,7 @@ impl Server {
         fs::copy(key(&self.data_dir), key(&data_dir)).expect("the key can be copied");
         let mut settings = self.settings.clone();
         settings.data_dir = data_dir.path().to_owned();
-        let running = start_somewhere(&mut settings, false).await;
+        let running = start_somewhere(&mut settings, &Place::Beside).await;
         let anonymous = Client::anonymous(&format!("http://{}", running.addresses()[0]));
         Self {
             running: Some(running),
@@ -115,7 +145,7 @@ impl Server {
         self.running = Some(running);
     }
 
-    /// The name in its users' IDs: `127.0.0.1:PORT`.
+    /// The name in its users' IDs: `127.0.0.1:PORT`, or `localhost:PORT` of one that federates.
     pub fn name(&self) -> &str {
         self.settings.server_name.as_str()
     }
@@ -123,6 +153,20 @@ impl Server {
     /// `http://127.0.0.1:PORT`
     pub fn url(&self) -> String {
         format!("http://{}", self.settings.listeners[0].address)
+    }
+
+    /// Where its keys are.
+    pub fn data_dir(&self) -> &Path {
+        self.data_dir.path()
+    }
+
+    /// What it decides by.
+    ///
+    /// # Panics
+    ///
+    /// While it is stopped.
+    pub fn engine(&self) -> &Arc<Engine> {
+        self.running.as_ref().expect("it runs").engine()
     }
 
     /// The URL of its database, for what no request tells.
@@ -146,26 +190,50 @@ impl Server {
     }
 }
 
-/// Starts a server on a port that is free now; `named` after it, so that discovery needs no test hook.
-async fn start_somewhere(settings: &mut Settings, named: bool) -> homeserver::Server {
+/// Where a server listens, and what it is called after that.
+#[derive(Debug)]
+enum Place {
+    /// Anywhere, by the name that it has: another server's.
+    Beside,
+    /// For clients alone, named after the address.
+    Named,
+    /// For clients, and for others over TLS; named after the latter's port, so that discovery needs no test hook.
+    Federated { certificate: PathBuf, private_key: PathBuf },
+}
+
+/// Starts a server on ports that are free now.
+async fn start_somewhere(settings: &mut Settings, place: &Place) -> homeserver::Server {
     let mut attempts = 0;
+    let host = settings.server_name.host().to_owned();
     loop {
-        let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        let address = probe.local_addr().expect("a bound socket has an address");
-        drop(probe);
-        if named {
-            settings.server_name = address
-                .to_string()
-                .try_into()
-                .expect("an address is a server name");
-        }
+        let address = free_address();
         settings.listeners = vec![Listener::plain(address)];
+        let named_after = match place {
+            Place::Beside => None,
+            Place::Named => Some(address.to_string()),
+            Place::Federated { certificate, private_key } => {
+                let mut listener = Listener::plain(free_address());
+                listener.tls_certificate = Some(certificate.clone());
+                listener.tls_private_key = Some(private_key.clone());
+                let name = format!("{host}:{}", listener.address.port());
+                settings.listeners.push(listener);
+                Some(name)
+            }
+        };
+        if let Some(name) = named_after {
+            settings.server_name = name.try_into().expect("an address is a server name");
+        }
         match homeserver::Server::start(settings, None).await {
             Ok(running) => return running,
             Err(StartError::Bind(_)) if attempts < ATTEMPTS => attempts += 1,
             Err(error) => panic!("the server does not start: {error:?}"),
         }
     }
+}
+
+fn free_address() -> SocketAddr {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    probe.local_addr().expect("a bound socket has an address")
 }
 
 /// Through a file, as an operator's.
