@@ -18,9 +18,6 @@ pub(crate) static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migratio
 /// What the query functions of this crate run on: a pooled connection or a transaction gives one.
 pub type Connection = sqlx::PgConnection;
 
-/// A connection that was idle for this long is asked whether the database is still there before it is used.
-const TRUSTED: Duration = Duration::from_secs(1);
-
 /// Where the database is and how many connections to hold.
 #[derive(Debug, Clone)]
 pub struct DatabaseOptions {
@@ -55,16 +52,6 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(Duration::from_secs(5))
-            // A round trip each time tells nothing new of a connection that is in use all the time.
-            .test_before_acquire(false)
-            .before_acquire(|connection, of| {
-                Box::pin(async move {
-                    if of.idle_for >= TRUSTED {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
             .connect_with(connect.clone())
             .await?;
         Ok(Self { pool, connect })
