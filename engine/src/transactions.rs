@@ -16,7 +16,7 @@ use tokio::sync::{OnceCell, watch};
 use crate::{Engine, Error};
 
 /// How long a transaction id is remembered, in milliseconds: a phone that was off for days may try again.
-const KEEP_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+pub(crate) const KEEP_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 /// Devices whose transactions are in memory, and transactions of each.
 const DEVICES: usize = 20_000;
 const PER_DEVICE: usize = 1000;

@@ -129,11 +129,10 @@ impl EventStore {
         room_of: impl Fn(RoomNid) -> Option<InRoom<'a>>,
     ) -> Result<Vec<Arc<Event>>, StorageError> {
         let redactions = self.redactions_of(connection, &stored, &room_of).await?;
-        let remembered_since = self.clock.now_ms() - transactions::KEEP_MS;
-        let may_have_transaction = stored.iter_mut().filter(|row| {
-            row.event.origin_server_ts >= remembered_since && self.cache.get(&row.event.event_nid).is_none()
-        });
-        events::add_transactions(connection, may_have_transaction).await?;
+        let unread = stored
+            .iter_mut()
+            .filter(|row| self.cache.get(&row.event.event_nid).is_none());
+        self.add_transactions(connection, unread).await?;
         let mut admitted = Vec::with_capacity(stored.len());
         for row in stored {
             // The row may be a moment older than the cache, never newer in anything but its redaction.
@@ -160,6 +159,17 @@ impl EventStore {
         Ok(admitted)
     }
 
+    /// Adds the requests that made events, where they may be remembered still.
+    async fn add_transactions<'a>(
+        &self,
+        connection: &mut Connection,
+        stored: impl Iterator<Item = &'a mut StoredEvent>,
+    ) -> Result<(), StorageError> {
+        let remembered_since = self.clock.now_ms() - transactions::KEEP_MS;
+        let young = stored.filter(|row| row.event.origin_server_ts >= remembered_since);
+        events::add_transactions(connection, young).await
+    }
+
     async fn redactions_of<'a>(
         &self,
         connection: &mut Connection,
@@ -170,8 +180,10 @@ impl EventStore {
         if wanted.is_empty() {
             return Ok(HashMap::new());
         }
+        let mut rows = events::by_nids(connection, &wanted).await?;
+        self.add_transactions(connection, rows.iter_mut()).await?;
         let mut redactions = HashMap::new();
-        for row in events::by_nids(connection, &wanted).await? {
+        for row in rows {
             let Some(room) = room_of(row.event.room_nid) else {
                 continue;
             };

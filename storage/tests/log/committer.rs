@@ -332,10 +332,13 @@ async fn a_request_that_was_answered_once_is_refused_the_second_time() {
         .await
         .expect("they can be read");
     assert_eq!(recent.len(), 1);
-    let stored = events::by_id(&mut connection, &event.event_id)
+    let mut stored = events::by_id(&mut connection, &event.event_id)
         .await
         .expect("it can be read")
         .expect("it is there");
+    events::add_transactions(&mut connection, [&mut stored])
+        .await
+        .expect("they can be read");
     assert_eq!(stored.event.transaction, Some((7.into(), "m1\0".into())));
     assert_eq!(
         events::drop_transactions(&mut connection, 2)
