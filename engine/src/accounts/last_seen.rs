@@ -1,13 +1,15 @@
 //! When and where devices were last seen: noted at most once a minute per device, and written in the background,
-//! whatever has gathered in one statement.
+//! whatever has gathered in a second in one statement.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use hearth_storage::{Database, DeviceNid, devices, devices::Sighting};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use super::Requester;
@@ -15,6 +17,10 @@ use crate::Engine;
 
 /// What is written is that much behind at most.
 const INTERVAL_MS: i64 = 60_000;
+
+/// How long sightings gather before they are written: a write of its own for each would wait for the disk, and have
+/// what somebody waits for wait with it.
+const GATHERING: Duration = Duration::from_secs(1);
 
 /// Sightings beyond this are dropped: the database has been away for long.
 const MAX_PENDING: usize = 10_000;
@@ -27,6 +33,8 @@ const MAX_USER_AGENT_CHARS: usize = 256;
 pub(crate) struct LastSeen {
     pending: Arc<Mutex<Pending>>,
     writers: TaskTracker,
+    /// Set: write at once what there is.
+    hurry: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +48,7 @@ impl LastSeen {
         Self {
             pending: Arc::default(),
             writers: TaskTracker::new(),
+            hurry: watch::Sender::new(false),
         }
     }
 }
@@ -76,23 +85,29 @@ pub fn note(engine: &Engine, requester: &Requester, address: Option<IpAddr>, use
     }
     if !pending.has_writer {
         pending.has_writer = true;
-        last_seen
-            .writers
-            .spawn(write(engine.db.clone(), Arc::clone(&last_seen.pending)));
+        last_seen.writers.spawn(write(
+            engine.db.clone(),
+            Arc::clone(&last_seen.pending),
+            last_seen.hurry.subscribe(),
+        ));
     }
 }
 
 /// Waits until what was noted is written. For the end of the server, and for tests.
 pub async fn settle(engine: &Engine) {
-    let writers = &engine.accounts.last_seen.writers;
+    let LastSeen { writers, hurry, .. } = &engine.accounts.last_seen;
+    hurry.send_replace(true);
     writers.close();
     writers.wait().await;
     writers.reopen();
+    hurry.send_replace(false);
 }
 
 /// Writes until nothing is pending.
-async fn write(db: Database, pending: Arc<Mutex<Pending>>) {
+async fn write(db: Database, pending: Arc<Mutex<Pending>>, mut hurry: watch::Receiver<bool>) {
     loop {
+        // Over time, or told to hurry, or the engine is gone: all of them mean to write.
+        let _ = timeout(GATHERING, hurry.wait_for(|hurry| *hurry)).await;
         let sightings = {
             let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
             if pending.sightings.is_empty() {

@@ -1,6 +1,6 @@
 //! `register`, `register/available`.
 
-use hearth_storage::{accounts, users};
+use hearth_storage::accounts;
 use ruma::{
     OwnedUserId,
     api::client::{account::register::RegistrationKind, uiaa::AuthData},
@@ -196,7 +196,8 @@ pub(super) async fn create(
     if let Some((grant, operation)) = grant {
         grant.spend(engine, operation, &mut transaction).await?;
     }
-    let user_nid = users::intern(&mut transaction, user_id.as_str()).await?;
+    let numbers = engine.interner.new_user(&mut transaction, &user_id).await?;
+    let user_nid = numbers.0;
     let account = accounts::NewAccount {
         user_nid,
         password_hash: password_hash.as_deref(),
@@ -218,8 +219,9 @@ pub(super) async fn create(
         }
         None => None,
     };
-    // Nothing about a new account is cached.
+    // Nothing else about a new account is cached.
     transaction.commit().await?;
+    engine.interner.remember_new_user(numbers, &user_id);
     Ok(Registered { user_id, login })
 }
 
