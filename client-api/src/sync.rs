@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::{FromRequest, Request, State},
+};
 use hearth_endpoint::{MatrixError, Ruma};
 use hearth_engine::{
     Engine,
+    accounts::Requester,
     sync::{self, SyncRequest},
 };
 use ruma::api::client::sync::sync_events::v3 as sync_events_request;
@@ -13,10 +17,17 @@ use ruma::api::client::sync::sync_events::v3 as sync_events_request;
 /// `GET /_matrix/client/*/sync`
 pub(crate) async fn sync_events(
     State(engine): State<Arc<Engine>>,
-    Ruma {
-        request, requester, ..
-    }: Ruma<sync_events_request::Request>,
+    request: Request,
 ) -> Result<Json<sync::Response>, MatrixError> {
+    // Boxed, and apart from the rest: reading a request takes more memory than waiting for something to tell.
+    let (requester, request) = Box::pin(read(&engine, request)).await?;
+    Ok(Json(sync::sync(&engine, &requester, request).await?))
+}
+
+async fn read(engine: &Arc<Engine>, request: Request) -> Result<(Requester, SyncRequest), MatrixError> {
+    let Ruma {
+        request, requester, ..
+    } = Ruma::<sync_events_request::Request>::from_request(request, engine).await?;
     let request = SyncRequest {
         since: request.since,
         filter: request.filter,
@@ -24,5 +35,5 @@ pub(crate) async fn sync_events(
         use_state_after: request.use_state_after,
         timeout: request.timeout.unwrap_or_default(),
     };
-    Ok(Json(sync::sync(&engine, &requester, request).await?))
+    Ok((requester, request))
 }

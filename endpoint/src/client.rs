@@ -27,7 +27,8 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 pub struct Client {
     /// The address. None behind a proxy on a Unix socket which does not tell.
     pub address: Option<IpAddr>,
-    pub(crate) user_agent: Option<HeaderValue>,
+    /// A copy: the header's value is a piece of the buffer that the request was read into, and would keep it.
+    pub(crate) user_agent: Option<Box<str>>,
 }
 
 impl Client {
@@ -37,15 +38,19 @@ impl Client {
             .map(|info| info.0.ip().to_canonical());
         Self {
             address: address(peer, headers, trusted_proxies),
-            user_agent: headers.get(USER_AGENT).cloned(),
+            user_agent: headers.get(USER_AGENT).and_then(user_agent),
         }
     }
 
     /// What the client says it is: visible ASCII, at most 256 bytes.
     pub fn user_agent(&self) -> Option<&str> {
-        let text = self.user_agent.as_ref()?.to_str().ok()?;
-        Some(&text[..text.len().min(MAX_USER_AGENT)])
+        self.user_agent.as_deref()
     }
+}
+
+fn user_agent(header: &HeaderValue) -> Option<Box<str>> {
+    let text = header.to_str().ok()?;
+    Some(text[..text.len().min(MAX_USER_AGENT)].into())
 }
 
 impl FromRequestParts<Arc<Engine>> for Client {

@@ -5,7 +5,7 @@
 use std::{
     io,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,11 +14,13 @@ use std::{
 };
 
 use axum::{Router, extract::ConnectInfo};
-use hyper::{Request, body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
 };
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -163,29 +165,84 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
 struct Connection {
     peer: SocketAddr,
     router: Router,
     stop: CancellationToken,
 }
 
+/// A connection being served, until it ends.
+type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What is large is boxed, so that a connection takes the memory of what it is at, not of all that it could be: most do
+/// nothing but wait.
 impl Connection {
     async fn start(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         // An answer is written whole: waiting to fill a packet would only delay it.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, peer = %self.peer, "cannot set TCP_NODELAY");
         }
-        match tls {
-            None => self.run(stream).await,
-            Some(tls) => match timeout(FIRST_REQUEST, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.run(stream).await,
-                Ok(Err(error)) => tracing::debug!(%error, peer = %self.peer, "TLS handshake failed"),
-                Err(_) => tracing::debug!(peer = %self.peer, "TLS handshake took too long"),
-            },
+        if let Some(served) = self.open(stream, tls).await {
+            served.await;
         }
     }
 
-    async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    /// Finds out what is to be spoken, and how.
+    fn open(
+        self,
+        stream: TcpStream,
+        tls: Option<TlsAcceptor>,
+    ) -> Pin<Box<dyn Future<Output = Option<Served>> + Send>> {
+        match tls {
+            None => Box::pin(self.plain(stream)),
+            Some(tls) => Box::pin(self.encrypted(stream, tls)),
+        }
+    }
+
+    async fn plain(self, stream: TcpStream) -> Option<Served> {
+        let stop = self.stop.clone();
+        let spoken = stop.run_until_cancelled(timeout(FIRST_REQUEST, spoken(&stream)));
+        match spoken.await? {
+            Ok(Ok(protocol)) => Some(self.serve(stream, protocol)),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, peer = %self.peer, "connection ended");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn encrypted(self, stream: TcpStream, tls: TlsAcceptor) -> Option<Served> {
+        match timeout(FIRST_REQUEST, tls.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let protocol = match stream.get_ref().1.alpn_protocol() {
+                    Some(b"h2") => Protocol::Http2,
+                    _ => Protocol::Http1,
+                };
+                Some(self.serve(stream, protocol))
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, peer = %self.peer, "TLS handshake failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(peer = %self.peer, "TLS handshake took too long");
+                None
+            }
+        }
+    }
+
+    fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        protocol: Protocol,
+    ) -> Served {
         let Self { peer, router, stop } = self;
         let has_asked = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&has_asked);
@@ -194,38 +251,87 @@ impl Connection {
             request.extensions_mut().insert(ConnectInfo(peer));
             router.clone().oneshot(request)
         });
-        let http = http();
-        let mut connection = pin!(http.serve_connection_with_upgrades(TokioIo::new(stream), service));
-        let mut deadline = pin!(sleep(FIRST_REQUEST));
-        let (mut is_stopping, mut is_watched) = (false, true);
-        loop {
-            tokio::select! {
-                result = connection.as_mut() => {
-                    if let Err(error) = result {
-                        tracing::debug!(%error, %peer, "connection ended");
-                    }
-                    return;
-                }
-                () = stop.cancelled(), if !is_stopping => {
-                    is_stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = deadline.as_mut(), if is_watched => {
-                    if !has_asked.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    is_watched = false;
-                }
+        let stream = TokioIo::new(stream);
+        match protocol {
+            Protocol::Http1 => {
+                let connection = http1().serve_connection(stream, service).with_upgrades();
+                Box::pin(drive(
+                    Box::pin(connection),
+                    |it| it.graceful_shutdown(),
+                    peer,
+                    stop,
+                    has_asked,
+                ))
+            }
+            Protocol::Http2 => {
+                let connection = http2().serve_connection(stream, service);
+                Box::pin(drive(
+                    Box::pin(connection),
+                    |it| it.graceful_shutdown(),
+                    peer,
+                    stop,
+                    has_asked,
+                ))
             }
         }
     }
 }
 
-fn http() -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
-    http.http2()
-        .timer(TokioTimer::new())
+/// What is spoken on a connection without TLS. HTTP/2 begins with `PRI` (RFC 9113, section 3.4), HTTP/1.1 with a method.
+///
+/// The bytes are left in the socket: hyper's own way to find out has it read the first request in two pieces, for
+/// which it doubles its buffer.
+async fn spoken(stream: &TcpStream) -> io::Result<Protocol> {
+    let mut start = [0; 3];
+    stream.peek(&mut start).await?;
+    Ok(if start == *b"PRI" {
+        Protocol::Http2
+    } else {
+        Protocol::Http1
+    })
+}
+
+/// Serves a connection until it ends: by itself, for want of a first request, or once told to `finish`.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<Box<C>>,
+    finish: fn(Pin<&mut C>),
+    peer: SocketAddr,
+    stop: CancellationToken,
+    has_asked: Arc<AtomicBool>,
+) {
+    let mut deadline = pin!(sleep(FIRST_REQUEST));
+    let (mut is_stopping, mut is_watched) = (false, true);
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, %peer, "connection ended");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                finish(connection.as_mut());
+            }
+            () = deadline.as_mut(), if is_watched => {
+                if !has_asked.load(Ordering::Relaxed) {
+                    return;
+                }
+                is_watched = false;
+            }
+        }
+    }
+}
+
+fn http1() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE);
+    http
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
         .max_concurrent_streams(STREAMS);

@@ -90,64 +90,101 @@ impl Sync<'_> {
     }
 }
 
+/// What a sync was resolved to.
+struct Asked {
+    filter: Arc<FilterDefinition>,
+    token: Option<SyncToken>,
+    full_state: bool,
+    use_state_after: bool,
+    deadline: Instant,
+}
+
 /// Answers a sync: at once if there is something to tell, or when there is, or when the time is over.
-pub async fn sync(
+///
+/// Most syncs do nothing but wait, and there are as many as clients. So what they take while they wait is kept small:
+/// the rest is boxed, and gone by then. This is no `async fn`, since that would keep room for its arguments.
+pub fn sync<'a>(
+    engine: &'a Arc<Engine>,
+    requester: &'a Requester,
+    request: SyncRequest,
+) -> impl Future<Output = Result<Response, SyncError>> + Send + 'a {
+    let asked = Box::pin(resolve(engine, requester, request));
+    async move {
+        let asked = asked.await?;
+        let wait = engine.waiting.wait_for(requester.user_nid);
+        loop {
+            // Made before looking, so that what comes while looking wakes it.
+            let woken = wait.woken();
+            if let Some(response) = Box::pin(look(engine, requester, &asked)).await? {
+                return Ok(response);
+            }
+            tokio::select! {
+                () = woken => {}
+                () = tokio::time::sleep_until(asked.deadline) => {}
+                () = engine.shutdown.cancelled() => {}
+            }
+            // The session may have ended while it waited.
+            Box::pin(authenticate_again(engine, requester)).await?;
+        }
+    }
+}
+
+async fn resolve(engine: &Engine, requester: &Requester, request: SyncRequest) -> Result<Asked, SyncError> {
+    let deadline = Instant::now() + request.timeout.min(MAX_TIMEOUT);
+    Ok(Asked {
+        filter: filters::resolve(engine, requester, request.filter.as_ref()).await?,
+        token: request
+            .since
+            .as_deref()
+            .map(str::parse::<SyncToken>)
+            .transpose()?,
+        full_state: request.full_state,
+        use_state_after: request.use_state_after,
+        deadline,
+    })
+}
+
+/// The answer as of now, unless there is nothing to tell and time to wait.
+async fn look(
     engine: &Arc<Engine>,
     requester: &Requester,
-    request: SyncRequest,
-) -> Result<Response, SyncError> {
-    let filter = filters::resolve(engine, requester, request.filter.as_ref()).await?;
-    let token = request
-        .since
-        .as_deref()
-        .map(str::parse::<SyncToken>)
-        .transpose()?;
-    let deadline = Instant::now() + request.timeout.min(MAX_TIMEOUT);
-    let wait = engine.waiting.wait_for(requester.user_nid);
-    loop {
-        // Made before looking, so that what comes while looking wakes it.
-        let woken = wait.woken();
-        let (head, user) = present(engine, requester).await?;
-        let (since, cut_back) = match &token {
-            Some(token) => {
-                let (position, cut_back) = position_of(engine, token, head).await?;
-                (Some(position), cut_back)
-            }
-            None => (None, false),
-        };
-        let ephemeral = typing::now(engine);
-        let sync = Sync {
-            engine,
-            requester,
-            filter: Arc::clone(&filter),
-            user,
-            since,
-            since_token: token,
-            head,
-            // What was lost with the end of the log, the client must be told otherwise.
-            full_state: request.full_state || cut_back,
-            use_state_after: request.use_state_after,
-            cut_back,
-        };
-        let mut response = answer(&sync).await?;
-        let next = SyncToken {
-            generation: head.generation,
-            position: head.position,
-            ephemeral: Some(ephemeral),
-        };
-        response.next_batch = next.to_string();
-        let at_once = token.is_none() || request.full_state || cut_back;
-        if at_once || !response.is_empty() || Instant::now() >= deadline || engine.shutdown.is_cancelled() {
-            return Ok(response);
+    asked: &Asked,
+) -> Result<Option<Response>, SyncError> {
+    let (head, user) = present(engine, requester).await?;
+    let (since, cut_back) = match &asked.token {
+        Some(token) => {
+            let (position, cut_back) = position_of(engine, token, head).await?;
+            (Some(position), cut_back)
         }
-        tokio::select! {
-            () = woken => {}
-            () = tokio::time::sleep_until(deadline) => {}
-            () = engine.shutdown.cancelled() => {}
-        }
-        // The session may have ended while it waited.
-        authenticate_again(engine, requester).await?;
-    }
+        None => (None, false),
+    };
+    let ephemeral = typing::now(engine);
+    let sync = Sync {
+        engine,
+        requester,
+        filter: Arc::clone(&asked.filter),
+        user,
+        since,
+        since_token: asked.token,
+        head,
+        // What was lost with the end of the log, the client must be told otherwise.
+        full_state: asked.full_state || cut_back,
+        use_state_after: asked.use_state_after,
+        cut_back,
+    };
+    let mut response = answer(&sync).await?;
+    let next = SyncToken {
+        generation: head.generation,
+        position: head.position,
+        ephemeral: Some(ephemeral),
+    };
+    response.next_batch = next.to_string();
+    let is_due = asked.token.is_none()
+        || asked.full_state
+        || cut_back
+        || Instant::now() >= asked.deadline
+        || engine.shutdown.is_cancelled();
+    Ok((is_due || !response.is_empty()).then_some(response))
 }
 
 /// The end of the log and the user as of just there.
