@@ -338,7 +338,7 @@ async fn nobody_speaks_after_a_kick_that_came_first() {
         };
         let (_, kicked) = tokio::join!(join_all(says), kick);
         kicked.unwrap();
-        let joined = membership::join(&server.engine, &bob, &room_id, None);
+        let joined = membership::join(&server.engine, &bob, &room_id, &[], None);
         let banned = membership::ban(&server.engine, &alice, &room_id, &bob.user_id, None);
         let (joined, banned) = tokio::join!(joined, banned);
         banned.unwrap();

@@ -163,7 +163,7 @@ impl Server {
     }
 
     async fn join(&self, user: &Requester, room_id: &RoomId) {
-        membership::join(&self.engine, user, room_id, None).await.unwrap();
+        membership::join(&self.engine, user, room_id, &[], None).await.unwrap();
     }
 
     async fn leave(&self, user: &Requester, room_id: &RoomId) {
@@ -308,7 +308,7 @@ async fn sync_json(
 
 /// A page of history: the events, and where the next page begins.
 async fn page(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     requester: &Requester,
     room_id: &RoomId,
     (from, to): (Option<&str>, Option<&str>),
@@ -336,7 +336,7 @@ async fn page(
 
 /// All of the history that a user may see, oldest first, in pages of `limit`.
 async fn history(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     requester: &Requester,
     room_id: &RoomId,
     limit: usize,

@@ -137,7 +137,7 @@ impl World {
                 state("m.room.join_rules", "", json!({ "join_rule": rule })).await
             }
             54..=66 => {
-                forgive(membership::join(engine, user, room_id, None).await);
+                forgive(membership::join(engine, user, room_id, &[], None).await);
                 None
             }
             67..=70 => {
