@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::{StreamExt as _, stream};
 use ruma::{
-    OwnedEventId, OwnedServerName, UInt,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, UInt,
     api::federation::event::{get_event, get_missing_events, get_room_state, get_room_state_ids},
+    signatures::PublicKeyMap,
 };
 use serde_json::value::RawValue;
 
@@ -26,7 +27,7 @@ const MISSING_EVENTS: u32 = 50;
 const SERVERS: usize = 5;
 
 /// The events of `pdus` that are well formed and properly signed, in their order; the others are left out with a word
-/// in the log. Keys are asked for once for all of them.
+/// in the log.
 pub(in crate::rooms) async fn verified(
     engine: &Engine,
     room: &Room,
@@ -43,34 +44,66 @@ pub(in crate::rooms) async fn verified(
     verify_all(engine, room, read).await
 }
 
-/// The same for events that are read already.
+/// The same for events that are read already. Keys are asked for once for all of them.
 pub(in crate::rooms) async fn verify_all(
     engine: &Engine,
     room: &Room,
     read: Vec<ReceivedPdu>,
 ) -> Vec<ReceivedPdu> {
-    let mut wanted = KeysWanted::new();
-    for pdu in &read {
-        for (server, keys) in pdu.signers(&room.rules) {
-            let all = wanted.entry(server).or_default();
-            for (key_id, valid_at) in keys {
-                let at = all.entry(key_id).or_insert(valid_at);
-                *at = (*at).max(valid_at);
-            }
-        }
-    }
-    let mut keys = engine.remote.public_keys(&wanted).await;
-    let (own_name, own_keys) = engine.own_public_keys();
-    keys.entry(own_name).or_default().extend(own_keys);
+    let wanted: Vec<KeysWanted> = read.iter().map(|pdu| pdu.signers(&room.rules)).collect();
+    let keys = public_keys(engine, &together(&wanted, Ord::max)).await;
+    // A date in the future that one event has leaves the others without the key that they share with it. Then each asks
+    // for itself, if there is such a key at all: it has been fetched by then.
+    let lacking: Vec<KeysWanted> = wanted.iter().filter(|wanted| !has_all(&keys, wanted)).cloned().collect();
+    let earlier_keys = match lacking.is_empty() {
+        true => PublicKeyMap::new(),
+        false => public_keys(engine, &together(&lacking, Ord::min)).await,
+    };
     let mut verified = Vec::with_capacity(read.len());
-    for pdu in read {
+    for (pdu, wanted) in read.into_iter().zip(wanted) {
+        let own_keys = match has_all(&keys, &wanted) || !has_all(&earlier_keys, &wanted) {
+            true => None,
+            false => Some(public_keys(engine, &wanted).await),
+        };
         let event_id = pdu.event_id.clone();
-        match pdu::verify(pdu, &keys, &room.rules) {
+        match pdu::verify(pdu, own_keys.as_ref().unwrap_or(&keys), &room.rules) {
             Ok(Verified::Whole(pdu) | Verified::Redacted(pdu)) => verified.push(pdu),
             Err(dropped) => tracing::info!(%dropped, %event_id, room_id = %room.id, "dropped an event"),
         }
     }
     verified
+}
+
+/// Keys of servers, this one among them.
+async fn public_keys(engine: &Engine, wanted: &KeysWanted) -> PublicKeyMap {
+    let mut keys = engine.remote.public_keys(wanted).await;
+    let (own_name, own_keys) = engine.own_public_keys();
+    keys.entry(own_name).or_default().extend(own_keys);
+    keys
+}
+
+/// What several want, with one time for each key.
+fn together(
+    wanted: &[KeysWanted],
+    choose: fn(MilliSecondsSinceUnixEpoch, MilliSecondsSinceUnixEpoch) -> MilliSecondsSinceUnixEpoch,
+) -> KeysWanted {
+    let mut together = KeysWanted::new();
+    for (server, keys) in wanted.iter().flatten() {
+        let all = together.entry(server.clone()).or_default();
+        for (key_id, valid_at) in keys {
+            let at = all.entry(key_id.clone()).or_insert(*valid_at);
+            *at = choose(*at, *valid_at);
+        }
+    }
+    together
+}
+
+/// Whether there is a key of each server for one of its signatures.
+fn has_all(keys: &PublicKeyMap, wanted: &KeysWanted) -> bool {
+    wanted.iter().all(|(server, wanted)| {
+        let keys = keys.get(server.as_str());
+        keys.is_some_and(|keys| wanted.keys().any(|key_id| keys.contains_key(key_id.as_str())))
+    })
 }
 
 /// Whom to ask about a room: `first`, then others that are in it and answered lately.
