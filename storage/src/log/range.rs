@@ -9,7 +9,7 @@ use super::{
     change::{AccountData, Membership, MembershipChange, Receipt, Redaction, StateChange},
     tail::{Entry, EntryKind},
 };
-use crate::{Connection, EventNid, KeyNid, Position, Result, RoomNid, UserNid, events, text};
+use crate::{Connection, EventNid, Position, Result, RoomNid, UserNid, events, state_changes, text};
 
 /// The entries of the log after `from` up to `to`, in order. Facts that were replaced since are at their new
 /// positions only. Run it in a read transaction whose view of the log reaches `to`.
@@ -80,24 +80,10 @@ async fn after_gaps(connection: &mut Connection, from: Position, to: Position) -
 type StateChanges = HashMap<Position, (RoomNid, Vec<StateChange>)>;
 
 async fn state_changes(connection: &mut Connection, from: Position, to: Position) -> Result<StateChanges> {
-    let rows = sqlx::query!(
-        "SELECT position, room_nid, key_nid, old_event_nid, new_event_nid FROM state_changes
-         WHERE position > $1 AND position <= $2",
-        from.0,
-        to.0
-    )
-    .fetch_all(connection)
-    .await?;
     let mut changes = StateChanges::new();
-    for row in rows {
-        let at = changes
-            .entry(Position(row.position))
-            .or_insert_with(|| (RoomNid(row.room_nid), Vec::new()));
-        at.1.push(StateChange {
-            key_nid: KeyNid(row.key_nid),
-            old: row.old_event_nid.map(EventNid),
-            new: row.new_event_nid.map(EventNid),
-        });
+    for (room_nid, position, change) in state_changes::in_range(connection, from, to).await? {
+        let at = changes.entry(position).or_insert_with(|| (room_nid, Vec::new()));
+        at.1.push(change);
     }
     Ok(changes)
 }
