@@ -139,6 +139,7 @@ async fn add_events(
     known: &mut Known,
     missing: Vec<EventNid>,
 ) -> Result<(), Error> {
+    let missing: BTreeSet<EventNid> = missing.into_iter().collect();
     let count = missing.len();
     let events = read::events(engine, room, missing).await?;
     if events.len() < count {
