@@ -9,6 +9,7 @@ use hearth_storage::{
 };
 use ruma::{
     CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, UserId,
+    api::federation::query::get_room_information,
     events::TimelineEventType,
     state_res::events::{RoomCreateEvent, RoomPowerLevelsEvent},
 };
@@ -16,6 +17,7 @@ use ruma::{
 use crate::{
     Engine, Error,
     accounts::Requester,
+    remote::RemoteError,
     rooms::{self, Draft, Room, visibility},
 };
 
@@ -41,6 +43,9 @@ pub enum AliasError {
     /// The alias is another's.
     #[error("an alias is deleted by who made it, or by who may set the room's aliases")]
     NotAllowed,
+    /// The server of the alias gave no answer.
+    #[error("{0}: {1}")]
+    Elsewhere(OwnedServerName, RemoteError),
     /// The server failed.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -60,11 +65,14 @@ pub async fn resolve(engine: &Engine, alias: &RoomAliasId) -> Result<Option<Owne
     }
 }
 
-/// The room that an alias points to, and servers that are in it, this one first.
+/// The room that an alias points to, of this server or another, and servers that are in it, that of the alias first.
 pub async fn get(
     engine: &Engine,
     alias: &RoomAliasId,
 ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), AliasError> {
+    if alias.server_name() != engine.config.server_name {
+        return get_elsewhere(engine, alias).await;
+    }
     let stored = find(engine, alias)
         .await?
         .ok_or_else(|| AliasError::Unknown(alias.to_owned()))?;
@@ -74,6 +82,23 @@ pub async fn get(
         servers.extend(other_servers(engine, &room).await?);
     }
     Ok((room_id_of(&stored)?, servers))
+}
+
+async fn get_elsewhere(
+    engine: &Engine,
+    alias: &RoomAliasId,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), AliasError> {
+    let server = alias.server_name().to_owned();
+    let request = get_room_information::v1::Request::new(alias.to_owned());
+    match engine.remote.directory(&server, request).await {
+        Ok(answered) => {
+            let others = answered.servers.into_iter().filter(|other| *other != server);
+            let others: Vec<OwnedServerName> = others.take(MAX_SERVERS).collect();
+            Ok((answered.room_id, [server].into_iter().chain(others).collect()))
+        }
+        Err(RemoteError::Refused { status: 404, .. }) => Err(AliasError::Unknown(alias.to_owned())),
+        Err(error) => Err(AliasError::Elsewhere(server, error)),
+    }
 }
 
 /// Makes an alias for a room that the requester is in.

@@ -7,11 +7,11 @@ pub(crate) mod propagate;
 use std::sync::Arc;
 
 use hearth_storage::{UserNid, accounts, profiles};
-use ruma::{MxcUri, UserId};
+use ruma::{MxcUri, OwnedServerName, UserId, api::federation::query::get_profile_information};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::{Engine, Error, accounts::Requester};
+use crate::{Engine, Error, accounts::Requester, remote::RemoteError};
 
 /// `displayname`
 const NAME: &str = "displayname";
@@ -67,6 +67,9 @@ pub enum ProfileError {
     /// The profile would become too large.
     #[error("a profile is smaller than {MAX_PROFILE_BYTES} bytes")]
     TooLarge,
+    /// The user's server gave no answer.
+    #[error("{0}: {1}")]
+    Elsewhere(OwnedServerName, RemoteError),
     /// The server failed.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -99,6 +102,9 @@ pub fn watch_propagations(engine: &Engine) -> watch::Receiver<usize> {
 
 /// The whole profile of a user, by field. A user who said nothing has an empty one.
 pub async fn get(engine: &Engine, user_id: &UserId) -> Result<Vec<(String, Value)>, ProfileError> {
+    if user_id.server_name() != engine.config.server_name {
+        return get_elsewhere(engine, user_id, None).await;
+    }
     let user_nid = known_user(engine, user_id).await?;
     let mut connection = engine.db.acquire().await?;
     let fields = profiles::fields(&mut connection, user_nid).await?;
@@ -110,12 +116,36 @@ pub async fn get(engine: &Engine, user_id: &UserId) -> Result<Vec<(String, Value
 
 /// The value of one field of a user's profile.
 pub async fn get_field(engine: &Engine, user_id: &UserId, field: &str) -> Result<Value, ProfileError> {
+    if user_id.server_name() != engine.config.server_name {
+        let fields = get_elsewhere(engine, user_id, Some(field)).await?;
+        let value = fields.into_iter().find(|(name, _)| name == field);
+        return value.map(|(_, value)| value).ok_or(ProfileError::UnknownField);
+    }
     let user_nid = known_user(engine, user_id).await?;
     let mut connection = engine.db.acquire().await?;
     let json = profiles::field(&mut connection, user_nid, field)
         .await?
         .ok_or(ProfileError::UnknownField)?;
     serde_json::from_str(&json).map_err(|error| Error::Damaged(format!("a profile field: {error}")).into())
+}
+
+/// The profile of another server's user, or one field of it, as that server tells.
+async fn get_elsewhere(
+    engine: &Engine,
+    user_id: &UserId,
+    field: Option<&str>,
+) -> Result<Vec<(String, Value)>, ProfileError> {
+    let server = user_id.server_name().to_owned();
+    let mut request = get_profile_information::v1::Request::new(user_id.to_owned());
+    request.field = field.map(Into::into);
+    match engine.remote.profile(&server, request).await {
+        Ok(answered) => Ok(answered.data.into_iter().collect()),
+        Err(RemoteError::Refused { status: 404, .. }) => Err(match field {
+            Some(_) => ProfileError::UnknownField,
+            None => ProfileError::UnknownUser,
+        }),
+        Err(error) => Err(ProfileError::Elsewhere(server, error)),
+    }
 }
 
 /// Sets a field of the requester's own profile. `value` is nothing when the request forgot it. A name or avatar that is

@@ -18,6 +18,7 @@ use crate::{Federation, FederationRoutes as _};
 mod history;
 mod keys;
 mod membership;
+mod query;
 mod transactions;
 mod version;
 
@@ -42,6 +43,8 @@ fn server() -> Router<Arc<Engine>> {
         .federated(membership::prepare_knock_event)
         .federated(membership::create_knock_event)
         .federated(membership::create_invite)
+        .federated(query::get_room_information)
+        .federated(query::get_profile_information)
         .federated(transactions::send_transaction_message)
         .ruma_paths::<get_server_keys::Request, _, _>(keys::get_server_keys)
         .ruma_paths::<get_remote_server_keys::Request, _, _>(keys::get_remote_server_keys)

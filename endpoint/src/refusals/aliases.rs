@@ -20,6 +20,9 @@ impl From<AliasError> for MatrixError {
             AliasError::NotAllowed => Self::forbidden(
                 "An alias is deleted by who made it, or by a member with the power to set the room's aliases.",
             ),
+            error @ AliasError::Elsewhere(..) => {
+                Self::new(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, error.to_string())
+            }
             AliasError::Failed(error) => error.into(),
         }
     }

@@ -31,6 +31,9 @@ impl From<ProfileError> for MatrixError {
                 ErrorKind::ProfileTooLarge,
                 "A whole profile is smaller than 64 KiB.",
             ),
+            error @ ProfileError::Elsewhere(..) => {
+                Self::new(StatusCode::BAD_GATEWAY, ErrorKind::Unknown, error.to_string())
+            }
             ProfileError::Failed(error) => error.into(),
         }
     }

@@ -5,6 +5,9 @@ pub mod acl;
 mod edus;
 mod transactions;
 mod history;
+mod queries;
+
+pub use queries::{directory, profile};
 
 pub use history::{backfill, event, event_auth, missing_events, state, state_ids};
 

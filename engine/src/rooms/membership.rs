@@ -8,7 +8,7 @@ use hearth_storage::{
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId,
-    UserId, api::federation::query::get_room_information,
+    UserId,
 };
 
 use super::{
@@ -22,7 +22,12 @@ use super::{
     },
     restricted::{Authorising, authorising_user},
 };
-use crate::{Engine, Error, accounts::Requester, aliases, profiles, users};
+use crate::{
+    Engine, Error,
+    accounts::Requester,
+    aliases::{self, AliasError},
+    profiles, users,
+};
 
 /// Why a membership did not change.
 #[derive(Debug, thiserror::Error)]
@@ -131,17 +136,15 @@ async fn located(
         let room_id = RoomId::parse(room.as_str()).map_err(|_| MembershipError::UnknownRoom)?;
         return Ok((room_id, via));
     };
-    if alias.server_name() == engine.config.server_name {
-        let room_id = aliases::resolve(engine, alias).await?;
-        return Ok((room_id.ok_or(MembershipError::UnknownRoom)?, via));
+    match aliases::get(engine, alias).await {
+        Ok((room_id, servers)) => {
+            via.extend(servers);
+            Ok((room_id, via))
+        }
+        Err(AliasError::Elsewhere(server, error)) => Err(HandshakeError::said(&server, error).into()),
+        Err(AliasError::Failed(error)) => Err(error.into()),
+        Err(_) => Err(MembershipError::UnknownRoom),
     }
-    let server = alias.server_name().to_owned();
-    let request = get_room_information::v1::Request::new(alias.to_owned());
-    let answered = engine.remote.directory(&server, request).await;
-    let answered = answered.map_err(|error| HandshakeError::said(&server, error))?;
-    via.push(server);
-    via.extend(answered.servers);
-    Ok((answered.room_id, via))
 }
 
 /// Whether this server is in a room.
