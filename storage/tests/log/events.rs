@@ -9,7 +9,10 @@ use hearth_storage::{
     state_changes,
 };
 
-use super::ground::{Dice, Ground, Room};
+use super::{
+    follower::as_read,
+    ground::{Dice, Ground, Room},
+};
 
 fn places(stored: &[StoredEvent]) -> Vec<(i64, i32)> {
     stored
@@ -236,7 +239,9 @@ async fn events_are_found_by_number_and_by_id() {
         .collect();
     assert_eq!(
         found,
-        sent.iter().map(|event| format!("{event:?}")).collect::<Vec<_>>()
+        sent.iter()
+            .map(|event| format!("{:?}", as_read(event)))
+            .collect::<Vec<_>>()
     );
     for event in &sent {
         let found = events::by_id(&mut connection, &event.event_id)

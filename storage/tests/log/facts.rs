@@ -359,14 +359,14 @@ async fn a_redaction_is_at_its_event_or_where_it_came_to_count() {
             .iter()
             .all(|stored| stored.redacted_by == Some(redaction_nid))
     );
-    let unpruned = hearth_storage::events::unpruned(&mut connection, 10)
+    let unpruned = hearth_storage::events::unpruned(&mut connection, None, 10)
         .await
         .expect("they can be read");
     assert_eq!(unpruned.len(), 2);
     hearth_storage::events::prune(&mut connection, target_nid, "{}")
         .await
         .expect("it can be pruned");
-    let unpruned = hearth_storage::events::unpruned(&mut connection, 10)
+    let unpruned = hearth_storage::events::unpruned(&mut connection, None, 10)
         .await
         .expect("they can be read");
     assert_eq!(unpruned, [late_nid]);

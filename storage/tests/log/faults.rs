@@ -520,7 +520,7 @@ async fn a_log_that_lost_its_end_begins_a_generation_whatever_its_timeline() {
         .commit(Change::of(Fact::Account(ground.user)))
         .await
         .expect("the log goes on");
-    let mut connection = ground.db.acquire().await.expect("the database answers");
+    let mut connection = ground.connection().await;
     assert_eq!(
         log::parted_at(&mut connection, 1).await.expect("it can be read"),
         Some(Position(2))

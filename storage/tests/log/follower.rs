@@ -2,7 +2,7 @@
 
 use hearth_storage::{
     Database, Position,
-    log::{self, Entry, EntryKind, LogTail, TailMessage, TailReceiver},
+    log::{self, Entry, EntryKind, LogTail, NewEvent, TailMessage, TailReceiver},
 };
 
 use super::ground::PATIENCE;
@@ -98,13 +98,22 @@ pub fn describe(entries: &[Entry]) -> Vec<String> {
     };
     let entries = entries.iter().map(|entry| {
         let kind = match &entry.kind {
-            EntryKind::Event(event, changes) => EntryKind::Event(event.clone(), sorted(changes)),
+            EntryKind::Event(event, changes) => EntryKind::Event(as_read(event).into(), sorted(changes)),
             EntryKind::State(room_nid, changes) => EntryKind::State(*room_nid, sorted(changes)),
             kind => kind.clone(),
         };
         format!("{} {kind:?}", entry.position)
     });
     entries.collect()
+}
+
+/// An event as it is read back: stored.
+pub fn as_read(event: &NewEvent) -> NewEvent {
+    NewEvent {
+        auth_nids: Vec::new(),
+        is_stored: true,
+        ..event.clone()
+    }
 }
 
 /// The positions of entries, each once.

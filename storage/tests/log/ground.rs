@@ -1,6 +1,7 @@
 //! What every test here stands on: a database, a committer on it, and rooms to send to.
 
 use std::{
+    ops::DerefMut,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -9,8 +10,8 @@ use std::{
 };
 
 use hearth_storage::{
-    Database, DatabaseOptions, EventNid, KeyNid, NumberSource, Position, RoomNid, StateNid, Transaction,
-    TypeNid, UserNid, interned,
+    Connection, Database, DatabaseOptions, EventNid, KeyNid, NumberSource, Position, RoomNid, StateNid,
+    Transaction, TypeNid, UserNid, interned,
     log::{
         self, Change, CommitError, Committed, Committer, CommitterStatus, Fact, HeadMove, InProcessTail,
         NewEvent, NewRoom, Outcome, Patience,
@@ -19,6 +20,8 @@ use hearth_storage::{
     test_database::TestDatabase,
     users,
 };
+
+use sqlx::Connection as _;
 
 use super::proxy::Proxy;
 
@@ -121,7 +124,7 @@ impl Ground {
 
     /// A room that is only a number yet.
     pub async fn uncommitted_room(&self) -> Room {
-        let mut connection = self.db.acquire().await.expect("the database answers");
+        let mut connection = self.connection().await;
         let nid = rooms::next_nid(&mut connection)
             .await
             .expect("a room has a number");
@@ -148,9 +151,19 @@ impl Ground {
         committed.expect("it has just been committed")
     }
 
+    /// A connection that lives: one that was killed just now may still be in the pool.
+    pub async fn connection(&self) -> impl DerefMut<Target = Connection> {
+        loop {
+            let mut connection = self.db.acquire().await.expect("the database answers");
+            if connection.ping().await.is_ok() {
+                return connection;
+            }
+        }
+    }
+
     /// The generation and the last position of the log, as the table has it.
     pub async fn head(&self) -> (i32, Position) {
-        let mut connection = self.db.acquire().await.expect("the database answers");
+        let mut connection = self.connection().await;
         log::head(&mut connection).await.expect("the log has a head")
     }
 
@@ -191,7 +204,7 @@ impl Ground {
 
     /// Whether a statement like that waits for another transaction.
     pub async fn waits_for_lock(&self, statement: &str) -> bool {
-        let mut connection = self.db.acquire().await.expect("the database answers");
+        let mut connection = self.connection().await;
         let waits = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM pg_stat_activity
                             WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE $1)",
@@ -205,7 +218,7 @@ impl Ground {
 
     /// The IDs of all live events in the order of their positions.
     pub async fn event_ids(&self) -> Vec<String> {
-        let mut connection = self.db.acquire().await.expect("the database answers");
+        let mut connection = self.connection().await;
         let events = hearth_storage::events::by_position(&mut connection, Position(0), Position(i64::MAX))
             .await
             .expect("events");
@@ -214,7 +227,7 @@ impl Ground {
 
     /// How many transactions wrote the events there are.
     pub async fn transactions_of_events(&self) -> i64 {
-        let mut connection = self.db.acquire().await.expect("the database answers");
+        let mut connection = self.connection().await;
         let count =
             sqlx::query_scalar("SELECT count(DISTINCT xmin::text) FROM events WHERE position IS NOT NULL");
         count
@@ -225,7 +238,7 @@ impl Ground {
 
     /// Ends every backend that is committing or taking over, and says how many there were.
     pub async fn kill_committers(&self) -> i64 {
-        let mut connection = self.db.acquire().await.expect("the database answers");
+        let mut connection = self.connection().await;
         let killed = sqlx::query_scalar(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
              WHERE datname = current_database() AND pid <> pg_backend_pid()
