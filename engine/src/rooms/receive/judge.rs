@@ -139,10 +139,12 @@ pub(super) async fn check_authorised(
     let event = &incoming.event;
     let auth_nids = &incoming.stored.auth_nids;
     let authorising = crate::rooms::read::events(engine, room, auth_nids.iter().copied()).await?;
-    if let Err(reason) = outliers::check(event, auth_nids, room, &authorising) {
+    let create_key = engine.interner.key("m.room.create", "").await?;
+    let unnamed_create = outliers::unnamed_create(room).and_then(|_| before.map.get(create_key));
+    let unnamed_create = crate::rooms::read::events(engine, room, unnamed_create).await?.into_values().next();
+    if let Err(reason) = outliers::check(event, auth_nids, unnamed_create.as_ref(), room, &authorising) {
         return Ok(Err(reason));
     }
-    let create_key = engine.interner.key("m.room.create", "").await?;
     let create = (StateEventType::RoomCreate, String::new(), create_key);
     let keys = names.auth_keys.iter().chain([&create]);
     let wanted: HashMap<(&StateEventType, &str), EventNid> = keys

@@ -33,6 +33,24 @@ const MOST: usize = 2_000;
 /// Events that authorise others, by number.
 pub(in crate::rooms) type Authorising = HashMap<EventNid, Arc<Event>>;
 
+/// The ID of a room's create event where it authorises every other event without being named: since room version 12 the
+/// ID of the room says it.
+pub(super) fn unnamed_create(room: &Room) -> Option<OwnedEventId> {
+    match room.rules.authorization.room_create_event_id_as_room_id {
+        true => OwnedEventId::try_from(format!("${}", room.id.strip_sigil())).ok(),
+        false => None,
+    }
+}
+
+/// The create event, by its ID, if it is known.
+async fn known_create(engine: &Engine, room: &Room, event_id: &OwnedEventId) -> Result<Option<Arc<Event>>, Error> {
+    let known = super::number::known(engine, [event_id.as_str()]).await?;
+    let known = known.get(event_id.as_str()).filter(|known| known.room_nid == room.nid);
+    let Some(known) = known else { return Ok(None) };
+    let mut events = crate::rooms::read::events(engine, room, [known.event_nid]).await?;
+    Ok(events.remove(&known.event_nid))
+}
+
 /// Takes in PDUs of `room`, whose signatures were verified: those that aren't known are judged and stored. The answer is
 /// all of them with their numbers.
 pub(in crate::rooms) async fn admit(
@@ -47,17 +65,30 @@ pub(in crate::rooms) async fn admit(
     let others = new.iter().flat_map(|one| &one.stored.auth_nids).copied();
     let others: HashSet<EventNid> = others.filter(|nid| !own.contains(nid)).collect();
     authorising.extend(crate::rooms::read::events(engine, room, others).await?);
+    let unnamed = unnamed_create(room);
+    let mut create = match &unnamed {
+        Some(event_id) => known_create(engine, room, event_id).await?,
+        None => None,
+    };
+    let mut ordered = in_order_of_authority(&new);
+    if unnamed.is_some() {
+        ordered.sort_by_key(|one| unnamed.as_ref() != Some(&one.event.event_id));
+    }
     let mut quiet = Vec::with_capacity(new.len());
-    for one in in_order_of_authority(&new) {
+    for one in ordered {
         let allowed = one.auth_missing.is_empty()
-            && check(&one.event, &one.stored.auth_nids, room, &authorising)
+            && check(&one.event, &one.stored.auth_nids, create.as_ref(), room, &authorising)
                 .inspect_err(|reason| {
                     tracing::info!(reason, event_id = %one.event.event_id, room_id = %room.id, "rejected an event");
                 })
                 .is_ok();
         let status = if allowed { EventStatus::Outlier } else { EventStatus::Rejected };
         let parsed = Event::parse(&one.stored, 0, &room.id, &room.rules)?;
-        authorising.insert(parsed.nid, Arc::new(parsed.with_status(status)));
+        let parsed = Arc::new(parsed.with_status(status));
+        if unnamed.as_ref() == Some(&parsed.event_id) {
+            create = Some(Arc::clone(&parsed));
+        }
+        authorising.insert(parsed.nid, parsed);
         quiet.push(QuietEvent {
             event: Arc::clone(&one.stored),
             status,
@@ -78,15 +109,21 @@ pub(in crate::rooms) async fn admit(
     Ok(incoming)
 }
 
-/// "Passes authorisation rules based on the event's auth events", which none of may be rejected.
+/// "Passes authorisation rules based on the event's auth events", which none of may be rejected. `create` is the create
+/// event where that need not be named ([`unnamed_create`]).
 pub(super) fn check(
     event: &Arc<Event>,
     auth_nids: &[EventNid],
+    create: Option<&Arc<Event>>,
     room: &Room,
     authorising: &Authorising,
 ) -> Result<(), String> {
     let mut by_key: HashMap<(StateEventType, &str), &Arc<Event>> = HashMap::with_capacity(auth_nids.len());
     let mut by_id = HashMap::with_capacity(auth_nids.len());
+    if let Some(create) = create {
+        by_key.insert((StateEventType::RoomCreate, ""), create);
+        by_id.insert(create.event_id.clone(), create);
+    }
     for auth_nid in auth_nids {
         let auth = authorising.get(auth_nid).ok_or("an event that authorises it is not known")?;
         if auth.is_rejected() {
