@@ -15,4 +15,5 @@ mod order;
 mod races;
 mod rooms;
 mod sending;
+mod spec_coverage;
 mod syncing;
