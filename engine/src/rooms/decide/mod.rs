@@ -378,7 +378,7 @@ impl Work<'_> {
             .ok_or(DecideError::UnknownRedacted)?;
         let power = self.ahead.power(&self.target.rules.authorization)?;
         let power = power.ok_or_else(|| Error::Damaged("a room without a create event".to_owned()))?;
-        if !facts::may_redact(event, redacted, &power)? {
+        if !may_redact(event, redacted, &power)? {
             return Err(DecideError::Forbidden(
                 "you don't have the power to redact another user's event".to_owned(),
             ));
