@@ -359,7 +359,7 @@ impl Plan<'_> {
         for user_id in elsewhere {
             let content = self.direct(member_content_for("invite"));
             if let Err(error) = invite_remote(engine, &room, self.requester, user_id, content).await {
-                tracing::info!(%error, %user_id, %room_id, "a user of another server was not invited to a new room");
+                tracing::warn!(%error, %user_id, %room_id, "a user of another server was not invited to a new room");
             }
         }
         Ok(())

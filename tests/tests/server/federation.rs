@@ -212,7 +212,9 @@ async fn a_restricted_room_lets_members_of_another_room_in_from_elsewhere() {
 #[tokio::test]
 async fn messages_of_both_sides_at_once_all_arrive_and_the_state_is_one() {
     let Two { a, alice, bob, .. } = &two().await;
-    let room = alice.create_room(public_chat()).await.room_id();
+    let mut parameters = public_chat();
+    parameters["power_level_content_override"] = json!({ "state_default": 0 });
+    let room = alice.create_room(parameters).await.room_id();
     join_via(bob, &room, a).await;
     bob.sync_until(is_joined(&room)).await;
     let send = async |client: &Client, name: &str| {

@@ -204,6 +204,8 @@ async fn own_member_event(
             "the event is not one by which a user gives themselves the membership {membership:?}"
         )));
     }
+    // Where this server vouches for the join, the event needs its signature too.
+    let pdu = vouched_for(engine, room, pdu)?;
     let verified = fetch::verify_all(engine, room, vec![pdu]).await.pop();
     verified.ok_or_else(|| ServeError::Forbidden("the event's signature is not valid".to_owned()))
 }
@@ -240,7 +242,6 @@ pub async fn send_join(
 ) -> Result<create_join_event::v2::Response, ServeError> {
     let room = room_for(engine, origin, &request.room_id).await?;
     let pdu = own_member_event(engine, origin, &room, (&request.event_id, &request.pdu), "join").await?;
-    let pdu = vouched_for(engine, &room, pdu)?;
     let json = Arc::clone(&pdu.json);
     let servers = room.servers();
     let event_id = take(engine, origin, &room, pdu).await?;
