@@ -36,7 +36,8 @@ impl SigningKey {
     /// The name under which others find it: `ed25519:version`.
     pub fn id(&self) -> OwnedServerSigningKeyId {
         let id = format!("ed25519:{}", self.0.version());
-        id.try_into().unwrap_or_else(|_| unreachable!("a version was checked when the key was made"))
+        id.try_into()
+            .unwrap_or_else(|_| unreachable!("a version was checked when the key was made"))
     }
 
     /// Its public half, 32 bytes.

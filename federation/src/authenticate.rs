@@ -62,7 +62,8 @@ where
     async fn from_request(mut request: Request, engine: &Arc<Engine>) -> Result<Self, MatrixError> {
         let path_args = decoding::path_args(&mut request).await?;
         let federation = request.extensions().get::<Arc<Federation>>().cloned();
-        let federation = federation.ok_or_else(|| MatrixError::internal("these routes lack their `Federation`"))?;
+        let federation =
+            federation.ok_or_else(|| MatrixError::internal("these routes lack their `Federation`"))?;
 
         let shown = shown(&federation, &request)?;
         let (parts, body) = request.into_parts();
@@ -87,14 +88,23 @@ where
 
 /// What the `Authorization` header says, if this server has to do with whom it names.
 fn shown(federation: &Federation, request: &Request) -> Result<XMatrix, MatrixError> {
-    let shown = XMatrix::extract_from_http_headers(request.headers())
-        .map_err(|error| unauthorized(format!("This request needs an `Authorization: X-Matrix` header: {error}.")))?;
+    let shown = XMatrix::extract_from_http_headers(request.headers()).map_err(|error| {
+        unauthorized(format!(
+            "This request needs an `Authorization: X-Matrix` header: {error}."
+        ))
+    })?;
     let own_name = federation.keys.own().server_name();
-    if shown.destination.as_ref().is_some_and(|destination| *destination != *own_name) {
+    if shown
+        .destination
+        .as_ref()
+        .is_some_and(|destination| *destination != *own_name)
+    {
         return Err(unauthorized("This request is for another server."));
     }
     if !federation.client.is_allowed(&shown.origin) {
-        return Err(MatrixError::forbidden("This server does not federate with yours."));
+        return Err(MatrixError::forbidden(
+            "This server does not federate with yours.",
+        ));
     }
     Ok(shown)
 }
@@ -110,7 +120,9 @@ async fn verify(
     let wanted = KeysWanted::from([(shown.origin.clone(), BTreeMap::from([(shown.key.clone(), now)]))]);
     let keys = federation.keys.public_keys(&wanted).await;
     if keys.is_empty() {
-        return Err(unauthorized("The key that signed this request can't be had from your server."));
+        return Err(unauthorized(
+            "The key that signed this request can't be had from your server.",
+        ));
     }
     shown
         .verify_http_request(request, federation.keys.own().server_name(), &keys)

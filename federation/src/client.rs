@@ -64,7 +64,11 @@ pub trait Show: AuthScheme {
 
 impl Show for ServerSignatures {
     fn input<'a>(own: &'a OwnKeys, destination: &ServerName) -> XMatrixSigningInput<'a> {
-        XMatrixSigningInput::new(own.server_name().to_owned(), destination.to_owned(), own.signing().pair())
+        XMatrixSigningInput::new(
+            own.server_name().to_owned(),
+            destination.to_owned(),
+            own.signing().pair(),
+        )
     }
 }
 
@@ -176,12 +180,18 @@ impl Client {
         }
     }
 
-    fn encode<R>(&self, server: &ServerName, host: &ServerName, request: R) -> Result<Request<Bytes>, RemoteError>
+    fn encode<R>(
+        &self,
+        server: &ServerName,
+        host: &ServerName,
+        request: R,
+    ) -> Result<Request<Bytes>, RemoteError>
     where
         R: OutgoingRequest<Authentication: Show, PathBuilder: for<'a> PathBuilder<Input<'a> = ()>>,
     {
         // Nothing of the other server's fault, nor likely: an ID that makes no URI.
-        let failed = |error: &dyn std::fmt::Display| RemoteError::NotAllowed(format!("not a request: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| RemoteError::NotAllowed(format!("not a request: {error}"));
         let input = <R::Authentication as Show>::input(&self.own, server);
         let request = request.try_into_http_request::<BytesMut>(&format!("https://{host}"), input, ());
         let mut request = request.map_err(|error| failed(&error))?.map(BytesMut::freeze);
@@ -251,7 +261,10 @@ fn refusal(response: &Response<Bytes>) -> RemoteError {
     let body: Option<Value> = serde_json::from_slice(response.body()).ok();
     let text = |field: &str| {
         let text = body.as_ref().and_then(|body| body.get(field)?.as_str());
-        text.unwrap_or_default().chars().take(MAX_WORDS).collect::<String>()
+        text.unwrap_or_default()
+            .chars()
+            .take(MAX_WORDS)
+            .collect::<String>()
     };
     RemoteError::Refused {
         status: response.status().as_u16(),
@@ -275,22 +288,42 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_told_in_the_other_servers_words() {
         let body = r#"{"errcode":"M_INCOMPATIBLE_ROOM_VERSION","error":"no","room_version":"12"}"#;
-        let refused = read::<Version>(response(400, body)).await.expect_err("it is refused");
-        let RemoteError::Refused { status: 400, errcode, error, body } = refused else {
+        let refused = read::<Version>(response(400, body))
+            .await
+            .expect_err("it is refused");
+        let RemoteError::Refused {
+            status: 400,
+            errcode,
+            error,
+            body,
+        } = refused
+        else {
             panic!("{refused:?}");
         };
-        assert_eq!((errcode.as_str(), error.as_str()), ("M_INCOMPATIBLE_ROOM_VERSION", "no"));
+        assert_eq!(
+            (errcode.as_str(), error.as_str()),
+            ("M_INCOMPATIBLE_ROOM_VERSION", "no")
+        );
         assert_eq!(body.expect("JSON")["room_version"], "12");
     }
 
     #[tokio::test]
     async fn what_is_not_json_is_malformed_or_a_refusal_without_code() {
         let malformed = read::<Version>(response(200, "<html>")).await;
-        assert!(matches!(malformed, Err(RemoteError::Malformed(_))), "{malformed:?}");
+        assert!(
+            matches!(malformed, Err(RemoteError::Malformed(_))),
+            "{malformed:?}"
+        );
         let moved = read::<Version>(response(302, "")).await;
-        assert!(matches!(moved, Err(RemoteError::Refused { status: 302, .. })), "{moved:?}");
+        assert!(
+            matches!(moved, Err(RemoteError::Refused { status: 302, .. })),
+            "{moved:?}"
+        );
         let gone = read::<Version>(response(404, "<html>")).await;
-        assert!(matches!(gone, Err(RemoteError::Refused { ref errcode, .. }) if errcode.is_empty()), "{gone:?}");
+        assert!(
+            matches!(gone, Err(RemoteError::Refused { ref errcode, .. }) if errcode.is_empty()),
+            "{gone:?}"
+        );
     }
 
     #[test]

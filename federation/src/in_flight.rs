@@ -89,7 +89,11 @@ mod tests {
         assert_eq!(waiters.await, vec![Some(0); 10]);
 
         gate.notify_one();
-        assert_eq!(in_flight.run("key", work).await, Some(1), "what is over is begun anew");
+        assert_eq!(
+            in_flight.run("key", work).await,
+            Some(1),
+            "what is over is begun anew"
+        );
     }
 
     #[tokio::test]

@@ -152,7 +152,9 @@ impl Reachability {
     }
 
     fn state(&self, server: &ServerName) -> Arc<Mutex<State>> {
-        let made = self.servers.get_or_insert_with(server, || Ok::<_, ()>(Arc::default()));
+        let made = self
+            .servers
+            .get_or_insert_with(server, || Ok::<_, ()>(Arc::default()));
         made.unwrap_or_default()
     }
 }
@@ -195,7 +197,9 @@ mod tests {
 
     #[test]
     fn waits_double_and_are_short_in_the_first_ten_minutes() {
-        let early: Vec<_> = (1..=6).map(|failures| backoff(failures, seconds(60)).as_secs()).collect();
+        let early: Vec<_> = (1..=6)
+            .map(|failures| backoff(failures, seconds(60)).as_secs())
+            .collect();
         assert_eq!(early, [1, 2, 4, 8, 10, 10]);
         assert_eq!(backoff(7, EARLY), seconds(64));
         assert_eq!(backoff(u32::MAX, EARLY), MAX);
@@ -212,7 +216,10 @@ mod tests {
         reachability.failed(server, Instant::now(), "refused again");
         assert_eq!(reachability.wait(server), Some(seconds(2)));
         let standing = reachability.standing(server).expect("it was asked");
-        assert_eq!((standing.failures, standing.last_error.as_deref()), (2, Some("refused again")));
+        assert_eq!(
+            (standing.failures, standing.last_error.as_deref()),
+            (2, Some("refused again"))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -258,10 +265,18 @@ mod tests {
         let mut recovered = reachability.recovered();
         advance(seconds(5)).await;
         reachability.restore(server, 12, seconds(3_600), Some("refused".to_owned()));
-        assert_eq!(reachability.wait(server), None, "it is tried when the server starts");
+        assert_eq!(
+            reachability.wait(server),
+            None,
+            "it is tried when the server starts"
+        );
         reachability.heard_from(server);
         assert_eq!(recovered.try_recv().as_deref(), Ok(server));
         reachability.restore(server, 12, seconds(3_600), None);
-        assert_eq!(reachability.standing(server).expect("it is known").failures, 0, "what is known now counts");
+        assert_eq!(
+            reachability.standing(server).expect("it is known").failures,
+            0,
+            "what is known now counts"
+        );
     }
 }

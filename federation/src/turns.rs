@@ -18,7 +18,9 @@ pub(crate) struct Turns(Cache<OwnedServerName, Arc<Semaphore>>);
 impl Turns {
     /// Waits until a request of `origin` may be worked on.
     pub(crate) async fn wait(&self, origin: &ServerName) -> Option<OwnedSemaphorePermit> {
-        let made = self.0.get_or_insert_with(origin, || Ok::<_, ()>(Arc::new(Semaphore::new(AT_A_TIME))));
+        let made = self
+            .0
+            .get_or_insert_with(origin, || Ok::<_, ()>(Arc::new(Semaphore::new(AT_A_TIME))));
         made.ok()?.acquire_owned().await.ok()
     }
 }

@@ -33,7 +33,11 @@ async fn get_event(
     Federated { origin, .. }: Federated<get_event::Request>,
 ) -> Result<get_event::Response, MatrixError> {
     let pdu = to_raw_value(&json!({})).expect("JSON");
-    Ok(get_event::Response::new(origin, MilliSecondsSinceUnixEpoch::now(), pdu))
+    Ok(get_event::Response::new(
+        origin,
+        MilliSecondsSinceUnixEpoch::now(),
+        pdu,
+    ))
 }
 
 async fn get_missing_events(
@@ -70,7 +74,9 @@ async fn example_org(policy: ServerPolicy) -> ExampleOrg {
     let keys = [known(&key_of_a(), now + 60_000), known(&expired, now - 60_000)];
     store.keep(&keys).await.expect("keys can be stored");
     let nowhere = OutgoingSettings {
-        denied_networks: ["0.0.0.0/0", "::/0"].map(|all| all.parse().expect("a network")).into(),
+        denied_networks: ["0.0.0.0/0", "::/0"]
+            .map(|all| all.parse().expect("a network"))
+            .into(),
         extra_root_certificates: None,
     };
     let own_key = SigningKey::from_seed("1", &[1; 32]).expect("a key");
@@ -98,13 +104,19 @@ impl ExampleOrg {
         let answered = self.router.clone().oneshot(request.map(Body::from)).await;
         let response = answered.expect("a router does not fail");
         let status = response.status().as_u16();
-        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20)
+            .await
+            .expect("a body");
         (status, serde_json::from_slice(&body).expect("JSON"))
     }
 
     async fn assert_refused(&self, request: Request<Vec<u8>>, status: u16, errcode: &str) {
         let (found, body) = self.answer(request).await;
-        assert_eq!((found, body["errcode"].as_str()), (status, Some(errcode)), "{body}");
+        assert_eq!(
+            (found, body["errcode"].as_str()),
+            (status, Some(errcode)),
+            "{body}"
+        );
     }
 }
 
@@ -113,14 +125,18 @@ fn get(path: &str) -> Request<Vec<u8>> {
 }
 
 fn post(path: &str, body: &Value) -> Request<Vec<u8>> {
-    Request::post(path).body(body.to_string().into_bytes()).expect("a request")
+    Request::post(path)
+        .body(body.to_string().into_bytes())
+        .expect("a request")
 }
 
 fn sign(request: &mut Request<Vec<u8>>, origin: &str, destination: &str, key: &SigningKey) {
     let name = |name: &str| OwnedServerName::try_from(name).expect("a server name");
     let input = XMatrixSigningInput::new(name(origin), name(destination), key.pair());
     let shown = XMatrix::sign_http_request(request, input).expect("it can be signed");
-    request.headers_mut().insert(AUTHORIZATION, HeaderValue::from(&shown));
+    request
+        .headers_mut()
+        .insert(AUTHORIZATION, HeaderValue::from(&shown));
 }
 
 fn signed(mut request: Request<Vec<u8>>) -> Request<Vec<u8>> {
@@ -135,7 +151,11 @@ async fn a_signed_request_is_answered_to_whom_signed_it() {
     assert_eq!((status, &body["origin"]), (200, &json!("a.example")), "{body}");
     let missing = json!({"latest_events": [], "earliest_events": []});
     assert_eq!(server.answer(signed(post(MISSING, &missing))).await.0, 200);
-    let standing = server.federation.client.reachability.standing(&owned_server_name!("a.example"));
+    let standing = server
+        .federation
+        .client
+        .reachability
+        .standing(&owned_server_name!("a.example"));
     assert!(standing.expect("it was heard from").last_success.is_some());
 }
 
@@ -143,9 +163,16 @@ async fn a_signed_request_is_answered_to_whom_signed_it() {
 async fn a_request_without_signature_is_refused() {
     let server = example_org(ServerPolicy::default()).await;
     server.assert_refused(get(EVENT), 401, "M_UNAUTHORIZED").await;
-    for strange in ["Bearer abc", "X-Matrix", "X-Matrix origin=a.example", "X-Matrix origin=\"a b\",key=x,sig=y"] {
+    for strange in [
+        "Bearer abc",
+        "X-Matrix",
+        "X-Matrix origin=a.example",
+        "X-Matrix origin=\"a b\",key=x,sig=y",
+    ] {
         let mut request = get(EVENT);
-        request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static(strange));
+        request
+            .headers_mut()
+            .insert(AUTHORIZATION, HeaderValue::from_static(strange));
         server.assert_refused(request, 401, "M_UNAUTHORIZED").await;
     }
 }
@@ -154,7 +181,9 @@ async fn a_request_without_signature_is_refused() {
 async fn a_signature_is_for_one_request() {
     let server = example_org(ServerPolicy::default()).await;
     let mut moved = signed(get(EVENT));
-    *moved.uri_mut() = "/_matrix/federation/v1/event/$y:a.example".parse().expect("a path");
+    *moved.uri_mut() = "/_matrix/federation/v1/event/$y:a.example"
+        .parse()
+        .expect("a path");
     server.assert_refused(moved, 401, "M_UNAUTHORIZED").await;
 
     let mut asks_more = signed(get(EVENT));
@@ -204,9 +233,17 @@ async fn nobody_is_this_server_but_itself() {
 async fn a_denied_server_is_not_answered() {
     let deny = vec!["*.example".to_owned()];
     let server = example_org(ServerPolicy { allow: None, deny }).await;
-    server.assert_refused(signed(get(EVENT)), 403, "M_FORBIDDEN").await;
-    let server = example_org(ServerPolicy { allow: Some(vec![]), deny: vec![] }).await;
-    server.assert_refused(signed(get(EVENT)), 403, "M_FORBIDDEN").await;
+    server
+        .assert_refused(signed(get(EVENT)), 403, "M_FORBIDDEN")
+        .await;
+    let server = example_org(ServerPolicy {
+        allow: Some(vec![]),
+        deny: vec![],
+    })
+    .await;
+    server
+        .assert_refused(signed(get(EVENT)), 403, "M_FORBIDDEN")
+        .await;
 }
 
 #[tokio::test]
@@ -218,5 +255,7 @@ async fn a_body_is_bounded_and_is_json() {
     let mut broken = signed(post(MISSING, &json!({})));
     *broken.body_mut() = b"{".to_vec();
     server.assert_refused(broken, 400, "M_NOT_JSON").await;
-    server.assert_refused(signed(post(MISSING, &json!({}))), 400, "M_BAD_JSON").await;
+    server
+        .assert_refused(signed(post(MISSING, &json!({}))), 400, "M_BAD_JSON")
+        .await;
 }

@@ -72,7 +72,12 @@ impl Keys {
     /// The keys as other servers come to know them.
     pub fn own_keys(&self, server_name: OwnedServerName) -> OwnKeys {
         let further = self.further.iter().map(StoredKey::signing_key).collect();
-        OwnKeys::new(server_name, self.signing.signing_key(), further, self.retired.clone())
+        OwnKeys::new(
+            server_name,
+            self.signing.signing_key(),
+            further,
+            self.retired.clone(),
+        )
     }
 
     fn text(&self) -> Zeroizing<String> {
@@ -147,7 +152,11 @@ pub fn read(data_dir: &Path) -> Result<Option<Keys>, KeyFileError> {
         Err(source) => return Err(KeyFileError::Io { path, source }),
     };
     let (mut in_use, mut retired) = (Vec::new(), Vec::new());
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (index, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
         if let Some(key) = StoredKey::parse(line) {
             in_use.push(key);
         } else if let Some(key) = parse_retired(line) {
@@ -294,10 +303,14 @@ mod tests {
     #[test]
     fn a_key_that_is_rotated_stays_known_and_signs_no_more() {
         let data_dir = tempfile::tempdir().expect("a directory can be made");
-        let first = read_or_create(data_dir.path(), &OsEntropy).expect("a first key").signing;
+        let first = read_or_create(data_dir.path(), &OsEntropy)
+            .expect("a first key")
+            .signing;
         let now = MilliSecondsSinceUnixEpoch::now();
         rotate(data_dir.path(), &OsEntropy, now).expect("it can be rotated");
-        let keys = read(data_dir.path()).expect("it can be read").expect("it is there");
+        let keys = read(data_dir.path())
+            .expect("it can be read")
+            .expect("it is there");
         assert_ne!(keys.signing.version, first.version);
         let [retired] = &keys.retired[..] else {
             panic!("{:?}", keys.retired);

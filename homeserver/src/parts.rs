@@ -78,7 +78,9 @@ impl Parts {
     /// The parts for a command: an engine that changes accounts and leaves the log to the server, which may run on the
     /// same database and then hears of the changes.
     pub async fn beside(settings: &Settings) -> Result<Self, PartsError> {
-        let key = key_file::read_or_create(&settings.data_dir, &OsEntropy)?.signing.signing_key();
+        let key = key_file::read_or_create(&settings.data_dir, &OsEntropy)?
+            .signing
+            .signing_key();
         let database = OpenDatabase::open(settings).await?;
         let engine = Engine::beside(
             settings.engine_config(),
@@ -95,9 +97,7 @@ impl Parts {
 
     /// Ends the engine, then the database.
     pub async fn stop(self) {
-        let Self {
-            engine, database, ..
-        } = self;
+        let Self { engine, database, .. } = self;
         engine.stop().await;
         database.close().await;
     }

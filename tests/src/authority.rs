@@ -5,9 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use tempfile::TempDir;
 
 /// The authority. Its certificate is in a file as long as it lives.
@@ -27,7 +25,9 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "an authority of a test");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "an authority of a test");
         let key = KeyPair::generate().expect("a key can be made");
         let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate can be made");
         let directory = TempDir::new().expect("a directory can be made");
@@ -50,7 +50,9 @@ impl Authority {
         let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
         let key = KeyPair::generate().expect("a key can be made");
         let params = CertificateParams::new(hosts).expect("hosts that can be certified");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate can be made");
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .expect("a certificate can be made");
         let files = (directory.join("tls.pem"), directory.join("tls.key"));
         fs::write(&files.0, certificate.pem()).expect("the certificate can be written");
         fs::write(&files.1, key.serialize_pem()).expect("the key can be written");

@@ -76,12 +76,23 @@ impl Server {
         settings.outbound.extra_root_certificates = Some(authority.certificate());
         change(&mut settings);
         let (certificate, private_key) = authority.issue(&["localhost", "127.0.0.1"], data_dir.path());
-        Self::run(data_dir, database, settings, Place::Federated { certificate, private_key }).await
+        Self::run(
+            data_dir,
+            database,
+            settings,
+            Place::Federated {
+                certificate,
+                private_key,
+            },
+        )
+        .await
     }
 
     async fn run(data_dir: TempDir, database: TestDatabase, mut settings: Settings, place: Place) -> Self {
         // Warnings and errors, or what `HEARTH_TEST_LOG` asks for, shown beside a failed test.
-        let level = std::env::var("HEARTH_TEST_LOG").ok().and_then(|level| level.parse().ok());
+        let level = std::env::var("HEARTH_TEST_LOG")
+            .ok()
+            .and_then(|level| level.parse().ok());
         let _ = tracing_subscriber::fmt()
             .with_max_level(level.unwrap_or(LevelFilter::WARN))
             .with_test_writer()
@@ -198,7 +209,10 @@ enum Place {
     /// For clients alone, named after the address.
     Named,
     /// For clients, and for others over TLS; named after the latter's port, so that discovery needs no test hook.
-    Federated { certificate: PathBuf, private_key: PathBuf },
+    Federated {
+        certificate: PathBuf,
+        private_key: PathBuf,
+    },
 }
 
 /// Starts a server on ports that are free now.
@@ -211,7 +225,10 @@ async fn start_somewhere(settings: &mut Settings, place: &Place) -> homeserver::
         let named_after = match place {
             Place::Beside => None,
             Place::Named => Some(address.to_string()),
-            Place::Federated { certificate, private_key } => {
+            Place::Federated {
+                certificate,
+                private_key,
+            } => {
                 let mut listener = Listener::plain(free_address());
                 listener.tls_certificate = Some(certificate.clone());
                 listener.tls_private_key = Some(private_key.clone());

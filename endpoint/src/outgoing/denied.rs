@@ -18,7 +18,9 @@ impl DeniedNetworks {
         let is_denied = |address: IpAddr| self.0.iter().any(|network| network.contains(&address));
         match address {
             IpAddr::V4(_) => is_denied(address),
-            IpAddr::V6(outer) => is_denied(address) || embedded(outer).is_some_and(|inner| is_denied(inner.into())),
+            IpAddr::V6(outer) => {
+                is_denied(address) || embedded(outer).is_some_and(|inner| is_denied(inner.into()))
+            }
         }
     }
 }
@@ -57,7 +59,12 @@ mod tests {
 
     #[test]
     fn an_address_cannot_hide_in_a_longer_one() {
-        for disguise in ["::ffff:10.0.0.1", "::10.0.0.1", "64:ff9b::10.0.0.1", "2002:a00:1::5"] {
+        for disguise in [
+            "::ffff:10.0.0.1",
+            "::10.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "2002:a00:1::5",
+        ] {
             assert!(denies(&["10.0.0.0/8"], disguise), "{disguise}");
         }
         assert!(!denies(&["10.0.0.0/8"], "64:ff9b::11.0.0.1"));

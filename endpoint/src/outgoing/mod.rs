@@ -159,7 +159,10 @@ impl Outgoing {
         request
             .headers_mut()
             .entry(USER_AGENT)
-            .or_insert(HeaderValue::from_static(concat!("Hearth/", env!("CARGO_PKG_VERSION"))));
+            .or_insert(HeaderValue::from_static(concat!(
+                "Hearth/",
+                env!("CARGO_PKG_VERSION")
+            )));
         let mut hops = 0;
         loop {
             let response = self.exchange(request.clone(), limits.body_bytes).await?;

@@ -78,14 +78,20 @@ mod tests {
         assert!(kept.expect("a request").headers().contains_key(AUTHORIZATION));
         for elsewhere in ["https://b.example/", "https://a.example:8443/"] {
             let next = redirected(Method::GET, "https://a.example/", elsewhere).expect("fine");
-            assert!(!next.expect("a request").headers().contains_key(AUTHORIZATION), "{elsewhere}");
+            assert!(
+                !next.expect("a request").headers().contains_key(AUTHORIZATION),
+                "{elsewhere}"
+            );
         }
     }
 
     #[test]
     fn tls_is_not_left() {
         for elsewhere in ["http://a.example/", "file:///etc/passwd"] {
-            assert!(redirected(Method::GET, "https://a.example/", elsewhere).is_err(), "{elsewhere}");
+            assert!(
+                redirected(Method::GET, "https://a.example/", elsewhere).is_err(),
+                "{elsewhere}"
+            );
         }
         assert!(redirected(Method::GET, "http://a.example/", "https://a.example/").is_ok());
     }

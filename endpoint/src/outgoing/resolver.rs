@@ -75,7 +75,10 @@ impl Resolver {
     /// The addresses of a host, at least one.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
         let (resolver, name) = self.ask(host)?;
-        let found = resolver.lookup_ip(name).await.map_err(|error| failure(host, &error))?;
+        let found = resolver
+            .lookup_ip(name)
+            .await
+            .map_err(|error| failure(host, &error))?;
         let addresses: Vec<_> = found.iter().collect();
         if addresses.is_empty() {
             return Err(ResolveError::NotFound(host.to_owned()));

@@ -21,7 +21,9 @@ const LIMITS: Limits = Limits {
 
 /// Serves `routes` on a port of this machine.
 async fn served(routes: Router) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a free port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move { axum::serve(listener, routes).await });
     address
@@ -47,7 +49,9 @@ async fn a_server_is_found_by_address_and_by_name() {
     let port = served(Router::new().route("/", get(hello))).await.port();
     let outgoing = outgoing(&[]);
     for host in ["127.0.0.1", "localhost"] {
-        let answer = fetched(&outgoing, &format!("http://{host}:{port}/")).await.expect("an answer");
+        let answer = fetched(&outgoing, &format!("http://{host}:{port}/"))
+            .await
+            .expect("an answer");
         assert_eq!(answer.status(), StatusCode::OK);
         assert!(answer.body().starts_with(b"Hearth/"), "{answer:?}");
     }
@@ -77,18 +81,30 @@ async fn a_denied_network_is_reached_neither_by_address_nor_by_name_nor_by_redir
 
 #[tokio::test]
 async fn a_body_is_bounded_by_what_it_declares_and_by_what_comes() {
-    let endless = || stream::repeat(Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; 100])));
+    let endless = || {
+        stream::repeat(Ok::<_, std::convert::Infallible>(Bytes::from_static(
+            &[b'x'; 100],
+        )))
+    };
     let routes = Router::new()
         .route("/declared", get(async || vec![0_u8; 1001]))
-        .route("/endless", get(async move || axum::body::Body::from_stream(endless())))
+        .route(
+            "/endless",
+            get(async move || axum::body::Body::from_stream(endless())),
+        )
         .route("/fits", get(async || vec![0_u8; 1000]));
     let address = served(routes).await;
     let outgoing = outgoing(&[]);
     for path in ["declared", "endless"] {
         let answer = fetched(&outgoing, &format!("http://{address}/{path}")).await;
-        assert!(matches!(answer, Err(OutgoingError::TooLarge(1000))), "{path}: {answer:?}");
+        assert!(
+            matches!(answer, Err(OutgoingError::TooLarge(1000))),
+            "{path}: {answer:?}"
+        );
     }
-    let fits = fetched(&outgoing, &format!("http://{address}/fits")).await.expect("an answer");
+    let fits = fetched(&outgoing, &format!("http://{address}/fits"))
+        .await
+        .expect("an answer");
     assert_eq!(fits.body().len(), 1000);
 }
 
@@ -96,7 +112,9 @@ async fn a_body_is_bounded_by_what_it_declares_and_by_what_comes() {
 async fn an_answer_that_does_not_come_is_given_up() {
     let silent = || async { std::future::pending::<()>().await };
     let address = served(Router::new().route("/", get(silent))).await;
-    let request = Request::get(format!("http://{address}/")).body(Bytes::new()).expect("a request");
+    let request = Request::get(format!("http://{address}/"))
+        .body(Bytes::new())
+        .expect("a request");
     let total = Duration::from_millis(50);
     let answer = outgoing(&[]).send(request, &Limits { total, ..LIMITS }).await;
     assert!(matches!(answer, Err(OutgoingError::TimedOut(_))), "{answer:?}");
@@ -110,13 +128,28 @@ async fn redirects_are_followed_so_often_and_no_further() {
         .route("/here", get(async || "here"));
     let address = served(routes).await;
     let outgoing = outgoing(&[]);
-    let there = fetched(&outgoing, &format!("http://{address}/moved")).await.expect("an answer");
+    let there = fetched(&outgoing, &format!("http://{address}/moved"))
+        .await
+        .expect("an answer");
     assert_eq!(there.body().as_ref(), b"here");
     let around = fetched(&outgoing, &format!("http://{address}/loop")).await;
     assert!(matches!(around, Err(OutgoingError::Redirect(_))), "{around:?}");
-    let request = Request::get(format!("http://{address}/moved")).body(Bytes::new()).expect("a request");
-    let not_followed = outgoing.send(request, &Limits { redirects: 0, ..LIMITS }).await;
-    assert_eq!(not_followed.expect("an answer").status(), StatusCode::PERMANENT_REDIRECT);
+    let request = Request::get(format!("http://{address}/moved"))
+        .body(Bytes::new())
+        .expect("a request");
+    let not_followed = outgoing
+        .send(
+            request,
+            &Limits {
+                redirects: 0,
+                ..LIMITS
+            },
+        )
+        .await;
+    assert_eq!(
+        not_followed.expect("an answer").status(),
+        StatusCode::PERMANENT_REDIRECT
+    );
 }
 
 /// Leads everybody to one address, and counts.
@@ -135,14 +168,22 @@ async fn a_route_chooses_addresses_and_connections_are_kept() {
     let told = |headers: HeaderMap| async move { headers["host"].to_str().expect("text").to_owned() };
     let address = served(Router::new().route("/", get(told))).await;
     // The first of them refuses.
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a free port");
     let closed = probe.local_addr().expect("an address");
     drop(probe);
     let route = Arc::new(Fixed(vec![closed, address], AtomicUsize::new(0)));
     let outgoing = outgoing(&[]).with_route(Arc::clone(&route) as Arc<dyn Route>);
     for _ in 0..3 {
-        let answer = fetched(&outgoing, "http://somewhere.example/").await.expect("an answer");
+        let answer = fetched(&outgoing, "http://somewhere.example/")
+            .await
+            .expect("an answer");
         assert_eq!(answer.body().as_ref(), b"somewhere.example");
     }
-    assert_eq!(route.1.load(Ordering::Relaxed), 1, "one connection served them all");
+    assert_eq!(
+        route.1.load(Ordering::Relaxed),
+        1,
+        "one connection served them all"
+    );
 }

@@ -54,10 +54,14 @@ fn roots(extra: Option<&Path>) -> Result<RootCertStore, RootsError> {
             CertificateDer::pem_file_iter(path).and_then(|certificates| certificates.collect());
         let certificates = certificates.map_err(|error| failed(error.to_string()))?;
         if certificates.is_empty() {
-            return Err(failed("expected a PEM file with at least one certificate".to_owned()));
+            return Err(failed(
+                "expected a PEM file with at least one certificate".to_owned(),
+            ));
         }
         for certificate in certificates {
-            roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| failed(error.to_string()))?;
         }
     }
     Ok(roots)

@@ -54,7 +54,10 @@ impl Route for Discovery {
                 name: authority.to_owned(),
                 reason: error.to_string(),
             })?;
-            steps::addresses(&*self.network, &name, &mut |below| services::random(&*self.entropy, below)).await
+            steps::addresses(&*self.network, &name, &mut |below| {
+                services::random(&*self.entropy, below)
+            })
+            .await
         }
         .boxed()
     }

@@ -10,8 +10,14 @@ pub(super) fn ordered(mut services: Vec<Srv>, random: &mut (dyn FnMut(u64) -> u6
     let mut ordered = Vec::with_capacity(services.len());
     while let Some(first) = services.first() {
         let priority = first.priority;
-        let count = services.iter().take_while(|service| service.priority == priority).count();
-        let total: u64 = services[..count].iter().map(|service| u64::from(service.weight)).sum();
+        let count = services
+            .iter()
+            .take_while(|service| service.priority == priority)
+            .count();
+        let total: u64 = services[..count]
+            .iter()
+            .map(|service| u64::from(service.weight))
+            .sum();
         let drawn = random(total + 1);
         let mut sum = 0;
         let chosen = services[..count].iter().position(|service| {

@@ -48,7 +48,11 @@ pub(super) async fn addresses(
     let host = name.host();
     let port = name.port();
     let at = |port: u16| move |address: IpAddr| SocketAddr::new(address, port);
-    if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+    if let Ok(address) = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>()
+    {
         return Ok(vec![at(port.unwrap_or(DEFAULT_PORT))(address)]);
     }
     if let Some(port) = port {
@@ -75,9 +79,17 @@ async fn of_services(
     // RFC 2782: a target of "." says that the service is decidedly not available.
     let mut failure = ResolveError::NotFound(host.to_owned());
     let mut all = Vec::new();
-    for service in services.iter().filter(|service| !service.target.is_empty()).take(MAX_TARGETS) {
+    for service in services
+        .iter()
+        .filter(|service| !service.target.is_empty())
+        .take(MAX_TARGETS)
+    {
         match lookups.addresses(&service.target).await {
-            Ok(found) => all.extend(found.into_iter().map(|address| SocketAddr::new(address, service.port))),
+            Ok(found) => all.extend(
+                found
+                    .into_iter()
+                    .map(|address| SocketAddr::new(address, service.port)),
+            ),
             Err(error) => failure = error,
         }
     }
@@ -100,7 +112,9 @@ mod tests {
 
     impl Lookups for Table {
         async fn well_known(&self, host: &str) -> Option<OwnedServerName> {
-            self.well_known.get(host).and_then(|name| ServerName::parse(*name).ok())
+            self.well_known
+                .get(host)
+                .and_then(|name| ServerName::parse(*name).ok())
         }
 
         async fn services(&self, service: &str) -> Result<Vec<Srv>, ResolveError> {
@@ -122,7 +136,10 @@ mod tests {
 
         async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
             let found = entry(&self.addresses, host)?;
-            Ok(found.split(' ').map(|address| address.parse().expect("an address")).collect())
+            Ok(found
+                .split(' ')
+                .map(|address| address.parse().expect("an address"))
+                .collect())
         }
     }
 
@@ -171,7 +188,13 @@ mod tests {
             services: [("_matrix-fed._tcp.a.example", "b.example:1")].into(),
             addresses: [("a.example", "1.2.3.4 2001:db8::1"), ("b.example", "9.9.9.9")].into(),
         };
-        assert_found(&table, "a.example:443", "a.example:443", &["1.2.3.4:443", "[2001:db8::1]:443"]).await;
+        assert_found(
+            &table,
+            "a.example:443",
+            "a.example:443",
+            &["1.2.3.4:443", "[2001:db8::1]:443"],
+        )
+        .await;
     }
 
     #[tokio::test]
@@ -204,7 +227,12 @@ mod tests {
                 ("_matrix-fed._tcp.a.example", "z.example:3"),
             ]
             .into(),
-            addresses: [("x.example", "1.1.1.1"), ("y.example", "2.2.2.2"), ("z.example", "3.3.3.3")].into(),
+            addresses: [
+                ("x.example", "1.1.1.1"),
+                ("y.example", "2.2.2.2"),
+                ("z.example", "3.3.3.3"),
+            ]
+            .into(),
         };
         assert_found(&table, "a.example", "m.a.example", &["1.1.1.1:1"]).await;
     }

@@ -84,7 +84,9 @@ impl WellKnowns {
         }
         let this = self.clone();
         let key = host.clone();
-        self.asking.run(key, || async move { this.refresh(host).await }).await?
+        self.asking
+            .run(key, || async move { this.refresh(host).await })
+            .await?
     }
 
     async fn refresh(&self, host: String) -> Option<OwnedServerName> {
@@ -97,7 +99,9 @@ impl WellKnowns {
 
     async fn ask(&self, host: &str) -> Said {
         let request = Request::get(format!("https://{host}/.well-known/matrix/server")).body(Bytes::new());
-        let Ok(request) = request else { return Said::Nothing };
+        let Ok(request) = request else {
+            return Said::Nothing;
+        };
         match self.outgoing.send(request, &LIMITS).await {
             Ok(response) => read(&response),
             Err(error) => {
@@ -110,7 +114,9 @@ impl WellKnowns {
 
 impl fmt::Debug for WellKnowns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WellKnowns").field("known", &self.known.len()).finish_non_exhaustive()
+        f.debug_struct("WellKnowns")
+            .field("known", &self.known.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,7 +158,9 @@ fn kept_for(headers: &HeaderMap) -> Duration {
 /// kept at most: a web server that is down for an hour must not move a Matrix server.
 fn next(before: Option<Known>, said: Said, now: Instant) -> Known {
     let failures = before.as_ref().map_or(0, |known| known.failures) + 1;
-    let again = FIRST_FAILURE.saturating_mul(1 << (failures - 1).min(10)).min(LAST_FAILURE);
+    let again = FIRST_FAILURE
+        .saturating_mul(1 << (failures - 1).min(10))
+        .min(LAST_FAILURE);
     let failed = |delegated, since| Known {
         delegated,
         since,
@@ -166,9 +174,14 @@ fn next(before: Option<Known>, said: Said, now: Instant) -> Known {
             until: now + kept,
             failures: 0,
         },
-        (Said::Unknown, Some(Known { delegated, since: Some(since), .. })) if now < since + MOST => {
-            failed(delegated, Some(since))
-        }
+        (
+            Said::Unknown,
+            Some(Known {
+                delegated,
+                since: Some(since),
+                ..
+            }),
+        ) if now < since + MOST => failed(delegated, Some(since)),
         (Said::Nothing | Said::Unknown, _) => failed(None, None),
     }
 }
@@ -184,7 +197,11 @@ mod tests {
         if let Some(value) = cache_control {
             response = response.header(CACHE_CONTROL, value);
         }
-        read(&response.body(Bytes::copy_from_slice(body.as_bytes())).expect("a response"))
+        read(
+            &response
+                .body(Bytes::copy_from_slice(body.as_bytes()))
+                .expect("a response"),
+        )
     }
 
     fn delegated(kept: Duration) -> Said {
@@ -196,16 +213,29 @@ mod tests {
     #[test]
     fn a_valid_answer_is_kept_as_it_says_within_bounds() {
         assert_eq!(answer(200, None, VALID), delegated(DEFAULT));
-        assert_eq!(answer(200, Some("public, max-age=3600"), VALID), delegated(Duration::from_secs(3600)));
+        assert_eq!(
+            answer(200, Some("public, max-age=3600"), VALID),
+            delegated(Duration::from_secs(3600))
+        );
         assert_eq!(answer(200, Some("max-age=0"), VALID), delegated(LEAST));
         assert_eq!(answer(200, Some("no-store"), VALID), delegated(LEAST));
-        assert_eq!(answer(200, Some("max-age=99999999999999999999"), VALID), delegated(DEFAULT));
+        assert_eq!(
+            answer(200, Some("max-age=99999999999999999999"), VALID),
+            delegated(DEFAULT)
+        );
         assert_eq!(answer(200, Some("max-age=9999999"), VALID), delegated(MOST));
     }
 
     #[test]
     fn what_is_not_valid_says_nothing() {
-        for body in ["", "{}", "[]", r#"{"m.server": 1}"#, r#"{"m.server": "a b"}"#, "<html>"] {
+        for body in [
+            "",
+            "{}",
+            "[]",
+            r#"{"m.server": 1}"#,
+            r#"{"m.server": "a b"}"#,
+            "<html>",
+        ] {
             assert_eq!(answer(200, None, body), Said::Nothing, "{body}");
         }
         assert_eq!(answer(404, None, VALID), Said::Nothing);
@@ -231,7 +261,10 @@ mod tests {
         let first = next(None, delegated(LEAST), Instant::now());
         let silent = next(Some(first.clone()), Said::Unknown, Instant::now());
         assert_eq!(silent.delegated, first.delegated);
-        assert_eq!(next(Some(silent.clone()), Said::Nothing, Instant::now()).delegated, None);
+        assert_eq!(
+            next(Some(silent.clone()), Said::Nothing, Instant::now()).delegated,
+            None
+        );
         tokio::time::advance(MOST).await;
         assert_eq!(next(Some(silent), Said::Unknown, Instant::now()).delegated, None);
     }

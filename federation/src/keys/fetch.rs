@@ -23,7 +23,12 @@ const AFTER_NOTARY: std::time::Duration = std::time::Duration::from_secs(60);
 impl KeyRing {
     /// Asks a server for its keys, unless that was done just now.
     pub(super) async fn ask(&self, server: &ServerName) {
-        if self.known(server).lock().next_ask.is_some_and(|next| Instant::now() < next) {
+        if self
+            .known(server)
+            .lock()
+            .next_ask
+            .is_some_and(|next| Instant::now() < next)
+        {
             return;
         }
         let (ring, owned) = (self.clone(), server.to_owned());
@@ -34,8 +39,14 @@ impl KeyRing {
     }
 
     async fn ask_now(&self, server: &ServerName) {
-        let Ok(_place) = self.0.places.acquire().await else { return };
-        let said = self.0.client.ask(server, get_server_keys::Request::new(), Allowance::KEYS).await;
+        let Ok(_place) = self.0.places.acquire().await else {
+            return;
+        };
+        let said = self
+            .0
+            .client
+            .ask(server, get_server_keys::Request::new(), Allowance::KEYS)
+            .await;
         let statement = match said {
             Ok(response) => verify::verify(response.server_key.json(), self.0.clock.now_ms()),
             Err(error) => Err(error.to_string()),
@@ -64,7 +75,9 @@ impl KeyRing {
             Some(error) => {
                 tracing::debug!(%server, error, "its keys can't be had");
                 known.failures = known.failures.saturating_add(1);
-                AFTER_FAILURE.saturating_mul(1 << (known.failures - 1).min(6)).min(LONGEST)
+                AFTER_FAILURE
+                    .saturating_mul(1 << (known.failures - 1).min(6))
+                    .min(LONGEST)
             }
         };
         known.next_ask = Some(Instant::now() + wait);
@@ -137,7 +150,9 @@ impl KeyRing {
         let known = self.known(server);
         let known = known.lock();
         let valid = known.keys.iter().filter(|(_, key)| key.valid_until >= now);
-        valid.map(|(id, key)| (id.to_string(), key.public_key.clone())).collect()
+        valid
+            .map(|(id, key)| (id.to_string(), key.public_key.clone()))
+            .collect()
     }
 }
 

@@ -19,9 +19,7 @@ use hearth_engine::{
 };
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use ruma::{
-    OwnedServerName, OwnedServerSigningKeyId, ServerName, serde::Base64, signatures::PublicKeyMap,
-};
+use ruma::{OwnedServerName, OwnedServerSigningKeyId, ServerName, serde::Base64, signatures::PublicKeyMap};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{client::Client, in_flight::InFlight};
@@ -132,15 +130,22 @@ impl KeyRing {
                     self.0.own.valid_at(*time).remove(id.as_str())
                 } else {
                     let key = known.as_ref().and_then(|known| known.keys.get(id));
-                    key.filter(|key| key.valid_until >= i64::from(time.0)).map(|key| key.public_key.clone())
+                    key.filter(|key| key.valid_until >= i64::from(time.0))
+                        .map(|key| key.public_key.clone())
                 };
                 match key {
                     Some(key) => {
-                        found.entry(server.to_string()).or_default().insert(id.to_string(), key);
+                        found
+                            .entry(server.to_string())
+                            .or_default()
+                            .insert(id.to_string(), key);
                     }
                     None if *server == *self.0.own.server_name() => {}
                     None => {
-                        missing.entry(server.clone()).or_default().insert(id.clone(), *time);
+                        missing
+                            .entry(server.clone())
+                            .or_default()
+                            .insert(id.clone(), *time);
                     }
                 }
             }
@@ -165,7 +170,10 @@ impl KeyRing {
             }
         };
         for key in stored {
-            let (Ok(server), Ok(id)) = (ServerName::parse(&key.server_name), key.key_id.as_str().try_into()) else {
+            let (Ok(server), Ok(id)) = (
+                ServerName::parse(&key.server_name),
+                key.key_id.as_str().try_into(),
+            ) else {
                 continue;
             };
             let known = self.known(&server);
@@ -211,7 +219,10 @@ impl KeyRing {
     }
 
     fn known(&self, server: &ServerName) -> Arc<Mutex<Known>> {
-        let made = self.0.memory.get_or_insert_with(server, || Ok::<_, ()>(Arc::default()));
+        let made = self
+            .0
+            .memory
+            .get_or_insert_with(server, || Ok::<_, ()>(Arc::default()));
         made.unwrap_or_default()
     }
 }

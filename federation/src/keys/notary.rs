@@ -34,7 +34,10 @@ impl KeyRing {
 
     /// The statements of servers about their keys. Servers are asked again when half of the time is over that theirs is
     /// good for; one that doesn't answer is spoken for by what it said last.
-    pub(crate) async fn testify(&self, mut asked: AskedFor) -> Result<Vec<Raw<ServerSigningKeys>>, NotaryError> {
+    pub(crate) async fn testify(
+        &self,
+        mut asked: AskedFor,
+    ) -> Result<Vec<Raw<ServerSigningKeys>>, NotaryError> {
         let mut statements = Vec::new();
         if asked.remove(self.0.own.server_name()).is_some() {
             statements.push(self.publish()?);
@@ -51,7 +54,9 @@ impl KeyRing {
             .collect();
         if !stale.is_empty() {
             use futures_util::{StreamExt as _, stream};
-            stream::iter(stale).for_each_concurrent(AT_A_TIME, |server| self.ask(server)).await;
+            stream::iter(stale)
+                .for_each_concurrent(AT_A_TIME, |server| self.ask(server))
+                .await;
             stored = self.0.store.of_servers(&servers).await?;
         }
         let told: BTreeSet<_> = stored
@@ -66,7 +71,8 @@ impl KeyRing {
     }
 
     fn countersigned(&self, response: &[u8]) -> Result<Raw<ServerSigningKeys>, NotaryError> {
-        let unreadable = |error: serde_json::Error| Error::Damaged(format!("a stored answer about keys: {error}"));
+        let unreadable =
+            |error: serde_json::Error| Error::Damaged(format!("a stored answer about keys: {error}"));
         let mut object: CanonicalJsonObject = serde_json::from_slice(response).map_err(unreadable)?;
         self.0.own.countersign(&mut object)?;
         Ok(Raw::new(&object).map_err(unreadable)?.cast_unchecked())
@@ -74,7 +80,9 @@ impl KeyRing {
 }
 
 fn is_asked_for(key: &ServerKey, asked: &AskedFor) -> bool {
-    let asked = asked.iter().find(|(server, _)| server.as_str() == key.server_name);
+    let asked = asked
+        .iter()
+        .find(|(server, _)| server.as_str() == key.server_name);
     asked.is_some_and(|(_, keys)| keys.is_empty() || keys.keys().any(|id| id.as_str() == key.key_id))
 }
 

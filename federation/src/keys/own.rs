@@ -69,30 +69,41 @@ impl OwnKeys {
     pub(crate) fn valid_at(&self, time: MilliSecondsSinceUnixEpoch) -> PublicKeySet {
         let retired = self.retired.iter().filter(|key| key.expired_ts >= time);
         let retired = retired.map(|key| (key.id.to_string(), base64(&key.public_key)));
-        let active = self.active().map(|key| (key.id().to_string(), base64(&key.public_key())));
+        let active = self
+            .active()
+            .map(|key| (key.id().to_string(), base64(&key.public_key())));
         retired.chain(active).collect()
     }
 
     /// What `GET /_matrix/key/v2/server` answers.
-    pub(crate) fn publish(&self, now: MilliSecondsSinceUnixEpoch) -> Result<Raw<ServerSigningKeys>, PublishError> {
+    pub(crate) fn publish(
+        &self,
+        now: MilliSecondsSinceUnixEpoch,
+    ) -> Result<Raw<ServerSigningKeys>, PublishError> {
         let failed = |error: &dyn fmt::Display| PublishError(error.to_string());
         let valid_until = now.to_system_time().and_then(|now| now.checked_add(VALIDITY));
-        let valid_until = valid_until.and_then(MilliSecondsSinceUnixEpoch::from_system_time).unwrap_or(now);
+        let valid_until = valid_until
+            .and_then(MilliSecondsSinceUnixEpoch::from_system_time)
+            .unwrap_or(now);
         let mut keys = ServerSigningKeys::new(self.server_name.clone(), valid_until);
         for key in self.active() {
-            keys.verify_keys.insert(key.id(), VerifyKey::new(base64(&key.public_key())));
+            keys.verify_keys
+                .insert(key.id(), VerifyKey::new(base64(&key.public_key())));
         }
         for key in &self.retired {
             let old = OldVerifyKey::new(key.expired_ts, base64(&key.public_key));
             keys.old_verify_keys.insert(key.id.clone(), old);
         }
         let value = serde_json::to_value(&keys).map_err(|error| failed(&error))?;
-        let mut object: CanonicalJsonObject = serde_json::from_value(value).map_err(|error| failed(&error))?;
+        let mut object: CanonicalJsonObject =
+            serde_json::from_value(value).map_err(|error| failed(&error))?;
         for key in self.active() {
             signatures::sign_json(self.server_name.as_str(), key.pair(), &mut object)
                 .map_err(|error| failed(&error))?;
         }
-        Ok(Raw::new(&object).map_err(|error| failed(&error))?.cast_unchecked())
+        Ok(Raw::new(&object)
+            .map_err(|error| failed(&error))?
+            .cast_unchecked())
     }
 
     /// Adds this server's signature to what another published.

@@ -65,7 +65,10 @@ pub(super) fn verify(json: &RawValue, now: i64) -> Result<Statement, String> {
     Ok(Statement {
         server: stated.server_name,
         // In use after all, if a key is named as both.
-        keys: old.chain(new).filter(|(id, key)| is_usable(id, &key.public_key)).collect(),
+        keys: old
+            .chain(new)
+            .filter(|(id, key)| is_usable(id, &key.public_key))
+            .collect(),
         json: json.get().as_bytes().to_vec(),
     })
 }
@@ -121,7 +124,12 @@ mod tests {
             public_key: [9; 32],
             expired_ts: ms(NOW - DAY),
         };
-        OwnKeys::new(owned_server_name!("a.example"), signing_key("new"), vec![], vec![retired])
+        OwnKeys::new(
+            owned_server_name!("a.example"),
+            signing_key("new"),
+            vec![],
+            vec![retired],
+        )
     }
 
     fn published() -> Value {
@@ -145,7 +153,11 @@ mod tests {
     fn what_a_server_publishes_is_believed() {
         let statement = verified(&published()).expect("it is signed");
         assert_eq!(statement.server, "a.example");
-        let valid: Vec<_> = statement.keys.iter().map(|(id, key)| (id.as_str(), key.valid_until)).collect();
+        let valid: Vec<_> = statement
+            .keys
+            .iter()
+            .map(|(id, key)| (id.as_str(), key.valid_until))
+            .collect();
         assert_eq!(valid, [("ed25519:new", NOW + DAY), ("ed25519:old", NOW - DAY)]);
     }
 

@@ -26,7 +26,11 @@ pub(super) async fn get_remote_server_keys(
     Ruma { request, .. }: Ruma<get_remote_server_keys::Request>,
 ) -> Result<Response, MatrixError> {
     let asked = BTreeMap::from([(request.server_name, BTreeMap::new())]);
-    let keys = federation.keys.testify(asked).await.map_err(MatrixError::internal)?;
+    let keys = federation
+        .keys
+        .testify(asked)
+        .await
+        .map_err(MatrixError::internal)?;
     Ok(encode(get_remote_server_keys::Response::new(keys)))
 }
 
@@ -36,9 +40,15 @@ pub(super) async fn get_remote_server_keys_batch(
     Ruma { request, .. }: Ruma<get_remote_server_keys_batch::Request>,
 ) -> Result<Response, MatrixError> {
     let asked = request.server_keys.into_iter().map(|(server, keys)| {
-        let keys = keys.into_iter().map(|(id, criteria)| (id, criteria.minimum_valid_until_ts));
+        let keys = keys
+            .into_iter()
+            .map(|(id, criteria)| (id, criteria.minimum_valid_until_ts));
         (server, keys.collect())
     });
-    let keys = federation.keys.testify(asked.collect()).await.map_err(MatrixError::internal)?;
+    let keys = federation
+        .keys
+        .testify(asked.collect())
+        .await
+        .map_err(MatrixError::internal)?;
     Ok(encode(get_remote_server_keys_batch::Response::new(keys)))
 }

@@ -32,8 +32,12 @@ impl Federation {
     pub(super) fn run(&self, loaded: &Loaded) -> Result<(), Failure> {
         let command = match self {
             Self::RotateKey => return Self::rotate_key(loaded),
-            Self::Status { server } => Command::FederationStatus { server: server.clone() },
-            Self::Retry { server } => Command::FederationRetry { server: server.clone() },
+            Self::Status { server } => Command::FederationStatus {
+                server: server.clone(),
+            },
+            Self::Retry { server } => Command::FederationRetry {
+                server: server.clone(),
+            },
         };
         errand::run(&loaded.settings, command, |answer| {
             print(answer)?;
@@ -64,9 +68,14 @@ impl Federation {
 fn print(answer: Answer) -> Result<(), Failure> {
     let now = SystemClock.now_ms();
     match answer {
-        Answer::Destinations(all) if all.is_empty() => println!("No other server was sent to, and none waits."),
+        Answer::Destinations(all) if all.is_empty() => {
+            println!("No other server was sent to, and none waits.")
+        }
         Answer::Destinations(all) => all.iter().for_each(|one| println!("{}", describe(one, now))),
-        Answer::Destination { destination, rooms_shared } => {
+        Answer::Destination {
+            destination,
+            rooms_shared,
+        } => {
             match destination {
                 Some(destination) => println!("{}", describe(&destination, now)),
                 None => println!("Nothing was sent to it since this server started, and nothing waits."),
@@ -100,7 +109,10 @@ fn describe(destination: &Destination, now: i64) -> String {
     }
     if let Some(error) = &destination.last_error {
         // What another server said must not move the terminal's cursor.
-        let error: String = error.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let error: String = error
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         parts.push(format!("last error: {error}"));
     }
     format!("{}: {}", destination.server, parts.join("; "))

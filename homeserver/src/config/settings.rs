@@ -384,14 +384,20 @@ impl Settings {
     /// What holds for every request that the server makes.
     pub fn outgoing(&self) -> OutgoingSettings {
         OutgoingSettings {
-            denied_networks: self.outbound.denied_networks.iter().map(|network| network.0).collect(),
+            denied_networks: self
+                .outbound
+                .denied_networks
+                .iter()
+                .map(|network| network.0)
+                .collect(),
             extra_root_certificates: self.outbound.extra_root_certificates.clone(),
         }
     }
 
     /// Which other servers this one has to do with.
     pub fn server_policy(&self) -> ServerPolicy {
-        let patterns = |list: &[ServerPattern]| list.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+        let patterns =
+            |list: &[ServerPattern]| list.iter().map(|pattern| pattern.as_str().to_owned()).collect();
         ServerPolicy {
             allow: self.federation.allow.as_deref().map(patterns),
             deny: patterns(&self.federation.deny),

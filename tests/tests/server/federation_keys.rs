@@ -28,7 +28,11 @@ async fn testified(notary: &Server, of: &Server) -> Value {
 #[tokio::test]
 async fn a_server_tells_its_name_version_and_keys() {
     let server = Server::start_federated(&Authority::new()).await;
-    let version = server.anonymous().get_whole("/_matrix/federation/v1/version").await.ok();
+    let version = server
+        .anonymous()
+        .get_whole("/_matrix/federation/v1/version")
+        .await
+        .ok();
     assert_eq!(version["server"]["name"], "Hearth");
 
     let keys = published(&server).await;
@@ -36,7 +40,10 @@ async fn a_server_tells_its_name_version_and_keys() {
     let in_use = key_ids(&keys, "verify_keys");
     assert_eq!(in_use.len(), 1);
     assert_eq!(keys["old_verify_keys"], json!({}));
-    assert!(keys["signatures"][server.name()][&in_use[0]].is_string(), "{keys}");
+    assert!(
+        keys["signatures"][server.name()][&in_use[0]].is_string(),
+        "{keys}"
+    );
     let an_hour_on = u64::from(MilliSecondsSinceUnixEpoch::now().0) + 60 * 60 * 1000;
     assert!(keys["valid_until_ts"].as_u64() > Some(an_hour_on), "{keys}");
 }
@@ -57,7 +64,11 @@ async fn a_server_fetches_the_keys_of_another_over_tls_and_testifies_to_them() {
         let told = &told[0];
         assert_eq!(told["server_name"], of.name());
         assert_eq!(told["verify_keys"], own["verify_keys"]);
-        let signers: Vec<_> = told["signatures"].as_object().expect("an object").keys().collect();
+        let signers: Vec<_> = told["signatures"]
+            .as_object()
+            .expect("an object")
+            .keys()
+            .collect();
         let mut expected = [a.name(), b.name()];
         expected.sort_unstable();
         assert_eq!(signers, expected);
@@ -70,7 +81,10 @@ async fn a_notary_is_asked_about_many_and_speaks_for_who_is_gone() {
     let notary = Server::start_federated(&authority).await;
     let mut gone = Server::start_federated(&authority).await;
     let unknown = "localhost:1";
-    assert_eq!(testified(&notary, &gone).await.as_array().expect("a list").len(), 1);
+    assert_eq!(
+        testified(&notary, &gone).await.as_array().expect("a list").len(),
+        1
+    );
     gone.stop().await;
 
     let question = json!({"server_keys": {gone.name(): {}, unknown: {}, notary.name(): {}}});
@@ -99,13 +113,17 @@ async fn a_key_that_was_rotated_is_still_known_for_what_it_signed() {
     let before = key_ids(&published(&server).await, "verify_keys");
 
     server.stop().await;
-    key_file::rotate(server.data_dir(), &OsEntropy, MilliSecondsSinceUnixEpoch::now()).expect("it can be rotated");
+    key_file::rotate(server.data_dir(), &OsEntropy, MilliSecondsSinceUnixEpoch::now())
+        .expect("it can be rotated");
     server.restart().await;
 
     let keys = published(&server).await;
     assert_ne!(key_ids(&keys, "verify_keys"), before);
     assert_eq!(key_ids(&keys, "old_verify_keys"), before);
-    assert!(keys["old_verify_keys"][&before[0]]["expired_ts"].is_u64(), "{keys}");
+    assert!(
+        keys["old_verify_keys"][&before[0]]["expired_ts"].is_u64(),
+        "{keys}"
+    );
     let told = testified(&notary, &server).await;
     assert_eq!(told[0]["old_verify_keys"], keys["old_verify_keys"]);
 }
@@ -116,15 +134,23 @@ async fn a_notary_is_believed_about_a_server_that_is_gone() {
     let notary = Server::start_federated(&authority).await;
     let mut gone = Server::start_federated(&authority).await;
     let in_use = key_ids(&published(&gone).await, "verify_keys");
-    assert_eq!(testified(&notary, &gone).await.as_array().expect("a list").len(), 1);
+    assert_eq!(
+        testified(&notary, &gone).await.as_array().expect("a list").len(),
+        1
+    );
     gone.stop().await;
 
     let asks = |notaries: Vec<ruma::OwnedServerName>| {
-        Server::start_federated_with(&authority, move |settings| settings.federation.notaries = notaries)
+        Server::start_federated_with(&authority, move |settings| {
+            settings.federation.notaries = notaries
+        })
     };
     let wanted = BTreeMap::from([(
         gone.name().try_into().expect("a server name"),
-        BTreeMap::from([(in_use[0].as_str().try_into().expect("an ID"), MilliSecondsSinceUnixEpoch::now())]),
+        BTreeMap::from([(
+            in_use[0].as_str().try_into().expect("an ID"),
+            MilliSecondsSinceUnixEpoch::now(),
+        )]),
     )]);
     let alone = asks(vec![]).await;
     assert!(alone.engine().remote.public_keys(&wanted).await.is_empty());
@@ -153,8 +179,13 @@ async fn a_certificate_of_an_unknown_authority_is_not_believed() {
 
 #[tokio::test]
 async fn a_server_that_does_not_federate_has_no_such_routes() {
-    let server = Server::start_federated_with(&Authority::new(), |settings| settings.federation.enabled = false).await;
+    let server =
+        Server::start_federated_with(&Authority::new(), |settings| settings.federation.enabled = false).await;
     for path in ["/_matrix/key/v2/server", "/_matrix/federation/v1/version"] {
-        server.anonymous().get_whole(path).await.refused(404, "M_UNRECOGNIZED");
+        server
+            .anonymous()
+            .get_whole(path)
+            .await
+            .refused(404, "M_UNRECOGNIZED");
     }
 }
