@@ -20,7 +20,7 @@ const MAX_PDU_BYTES: usize = 65_536;
 
 /// An event is larger than events may be.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TooLarge {
+pub(crate) enum TooLarge {
     #[error("the {0} of an event is at most {MAX_KEY_BYTES} bytes long")]
     Key(&'static str),
     #[error("an event is at most {MAX_PDU_BYTES} bytes long")]
