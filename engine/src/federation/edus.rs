@@ -64,7 +64,11 @@ async fn receive_edu(
 }
 
 /// The room, if this server is in it and the other may speak there.
-async fn room_of(engine: &Arc<Engine>, origin: &ServerName, room_id: &RoomId) -> Result<Option<Arc<Room>>, Error> {
+async fn room_of(
+    engine: &Arc<Engine>,
+    origin: &ServerName,
+    room_id: &RoomId,
+) -> Result<Option<Arc<Room>>, Error> {
     let Some(room) = rooms::by_id(engine, room_id).await? else {
         return Ok(None);
     };

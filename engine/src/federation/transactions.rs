@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 use ruma::{
-    OwnedServerName, ServerName, api::federation::transactions::send_transaction_message::v1 as send_transaction,
+    OwnedServerName, ServerName,
+    api::federation::transactions::send_transaction_message::v1 as send_transaction,
 };
 use tokio::sync::Mutex;
 
@@ -45,7 +46,9 @@ impl Transactions {
     }
 
     fn of(&self, origin: &ServerName) -> Arc<Mutex<()>> {
-        let made = self.0.get_or_insert_with(origin, || Ok::<_, std::convert::Infallible>(Arc::default()));
+        let made = self
+            .0
+            .get_or_insert_with(origin, || Ok::<_, std::convert::Infallible>(Arc::default()));
         match made {
             Ok(turn) => turn,
         }
@@ -70,7 +73,8 @@ pub async fn send_transaction_message(
     let turn = engine.inbound_transactions.of(origin);
     let _turn = turn.lock().await;
     // The same answer for a transaction that comes again; its EDUs say nothing new then.
-    let answers: Answers = receive_pdus(engine, origin, request.transaction_id.as_str(), &request.pdus).await?;
+    let answers: Answers =
+        receive_pdus(engine, origin, request.transaction_id.as_str(), &request.pdus).await?;
     edus::receive_edus(engine, origin, &request.edus).await;
     metrics::counter!("hearth_federation_transactions_received_total").increment(1);
     Ok(send_transaction::Response::new(answers))

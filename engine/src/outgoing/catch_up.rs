@@ -52,7 +52,9 @@ pub(super) async fn owed(
             continue;
         };
         let recipients = whom::recipients(engine, &room, &events).await?;
-        let theirs = recipients.into_iter().filter(|(_, recipients)| recipients.include(server));
+        let theirs = recipients
+            .into_iter()
+            .filter(|(_, recipients)| recipients.include(server));
         let theirs: Vec<OutgoingEvent> = theirs.map(|(event, _)| event).collect();
         match events.len() > ALL_OF_ROOM {
             true => owed.extend(theirs.last()),
@@ -74,7 +76,7 @@ pub(super) async fn owed(
 pub(super) async fn read(engine: &Arc<Engine>, server: &ServerName) -> Result<(), Error> {
     loop {
         let to_read = engine.outgoing.with(server, |destination, dispatched| {
-            destination.to_read(dispatched, ROOMS)
+            destination.read_next(dispatched, ROOMS)
         });
         let read = match to_read.flatten() {
             None => return Ok(()),
@@ -82,12 +84,16 @@ pub(super) async fn read(engine: &Arc<Engine>, server: &ServerName) -> Result<()
             Some(ToRead::Events { rooms, since, upto }) => {
                 let owed = owed(engine, server, &rooms, (since, upto)).await;
                 owed.map(|(events, receipts)| {
-                    engine.outgoing.with(server, |destination, _| destination.read_events(events, receipts));
+                    engine
+                        .outgoing
+                        .with(server, |destination, _| destination.read_events(events, receipts));
                 })
             }
         };
         if let Err(error) = read {
-            engine.outgoing.with(server, |destination, _| destination.drop_plan());
+            engine
+                .outgoing
+                .with(server, |destination, _| destination.drop_plan());
             return Err(error);
         }
     }
@@ -98,6 +104,8 @@ async fn read_rooms(engine: &Engine, server: &ServerName, since: Position) -> Re
         let mut connection = engine.db.acquire().await?;
         stored::rooms_shared(&mut connection, server.as_str(), since).await?
     };
-    engine.outgoing.with(server, |destination, _| destination.read_rooms(rooms));
+    engine
+        .outgoing
+        .with(server, |destination, _| destination.read_rooms(rooms));
     Ok(())
 }

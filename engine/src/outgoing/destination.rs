@@ -78,7 +78,11 @@ pub(super) enum ToRead {
     /// The rooms that the server shares, with changes after this position.
     Rooms { since: Position },
     /// What it is owed of these rooms, after and up to these positions.
-    Events { rooms: Vec<RoomNid>, since: Position, upto: Position },
+    Events {
+        rooms: Vec<RoomNid>,
+        since: Position,
+        upto: Position,
+    },
 }
 
 impl Destination {
@@ -166,7 +170,10 @@ impl Destination {
         }
         let in_flight = self.in_flight.first().map(|event| event.position);
         let queued = self.queue.front().map(|event| event.position);
-        let oldest = [in_flight, queued, self.edus.oldest()].into_iter().flatten().min()?;
+        let oldest = [in_flight, queued, self.edus.oldest()]
+            .into_iter()
+            .flatten()
+            .min()?;
         Some(Position(oldest.0 - 1))
     }
 
@@ -188,7 +195,7 @@ impl Destination {
 
     /// What must be read off the log before something can be taken. `dispatched` is how far all servers' queues have
     /// come; `rooms` how many rooms may be looked at at once.
-    pub fn to_read(&mut self, dispatched: Position, rooms: usize) -> Option<ToRead> {
+    pub fn read_next(&mut self, dispatched: Position, rooms: usize) -> Option<ToRead> {
         let since = self.behind?;
         let upto = dispatched.max(self.latest);
         let plan = self.plan.get_or_insert_with(|| Plan {
@@ -296,9 +303,11 @@ impl Destination {
         for event in taken.events.into_iter().rev() {
             self.queue.push_front(event);
         }
-        let ran_over = taken.edus.receipts.into_iter().any(|(key, receipt)| {
-            self.edus.add_receipt(key, receipt).is_err()
-        });
+        let ran_over = taken
+            .edus
+            .receipts
+            .into_iter()
+            .any(|(key, receipt)| self.edus.add_receipt(key, receipt).is_err());
         if ran_over || self.queue.len() > MOST_QUEUED {
             self.run_over();
         }
@@ -326,7 +335,9 @@ impl Destination {
     /// The row that is to stand for it: while it fails, and while it is owed something for longer than `patience`
     /// (milliseconds) or out of the log.
     pub fn row(&self, server_name: &str, now: i64, patience: i64) -> Option<Stored> {
-        let is_slow = self.owed_since.is_some_and(|since| now.saturating_sub(since) > patience);
+        let is_slow = self
+            .owed_since
+            .is_some_and(|since| now.saturating_sub(since) > patience);
         let behind_since = self.served();
         if self.failing.is_none() && self.behind.is_none() && !(is_slow && behind_since.is_some()) {
             return None;
@@ -337,7 +348,9 @@ impl Destination {
             failing_since: self.failing.map(|failing| failing.since),
             retry_at: self.failing.map(|failing| failing.retry_at),
             last_success: self.last_success,
-            failures: self.failing.map_or(0, |failing| i32::try_from(failing.failures).unwrap_or(i32::MAX)),
+            failures: self
+                .failing
+                .map_or(0, |failing| i32::try_from(failing.failures).unwrap_or(i32::MAX)),
             last_error: self.last_error.clone(),
         })
     }
@@ -363,7 +376,9 @@ mod tests {
 
     fn owing(positions: impl IntoIterator<Item = i64>) -> Destination {
         let mut destination = Destination::default();
-        positions.into_iter().for_each(|position| destination.owe(event(position), 0));
+        positions
+            .into_iter()
+            .for_each(|position| destination.owe(event(position), 0));
         destination
     }
 
@@ -382,11 +397,19 @@ mod tests {
     fn events_go_in_order_and_fifty_at_a_time() {
         let mut destination = owing(1..=120);
         destination.owe(event(7), 0);
-        for expected in [(1..=50).collect::<Vec<i64>>(), (51..=100).collect(), (101..=120).collect()] {
+        for expected in [
+            (1..=50).collect::<Vec<i64>>(),
+            (51..=100).collect(),
+            (101..=120).collect(),
+        ] {
             assert_eq!(destination.served(), Some(Position(expected[0] - 1)));
             let taken = destination.take();
             assert_eq!(positions(&taken), expected);
-            assert_eq!(destination.served(), Some(Position(expected[0] - 1)), "it has nothing of it yet");
+            assert_eq!(
+                destination.served(),
+                Some(Position(expected[0] - 1)),
+                "it has nothing of it yet"
+            );
             destination.delivered(&taken, 5);
         }
         assert!(!destination.has_work());
@@ -398,7 +421,10 @@ mod tests {
         let mut destination = owing(1..=60);
         fail(&mut destination);
         let row = destination.row("a", 0, 1_000).expect("it fails");
-        assert_eq!((row.behind_since, row.retry_at, row.failures), (Some(Position(0)), Some(1_000), 1));
+        assert_eq!(
+            (row.behind_since, row.retry_at, row.failures),
+            (Some(Position(0)), Some(1_000), 1)
+        );
         destination.owe(event(61), 0);
         let taken = destination.take();
         assert_eq!(positions(&taken), (1..=50).collect::<Vec<i64>>());
@@ -410,52 +436,75 @@ mod tests {
     fn more_than_fits_in_memory_is_read_off_the_log() {
         let most = i64::try_from(MOST_QUEUED).expect("it fits");
         let mut destination = owing(11..=most + 11);
-        assert_eq!((destination.served(), destination.waiting()), (Some(Position(10)), (0, true)));
+        assert_eq!(
+            (destination.served(), destination.waiting()),
+            (Some(Position(10)), (0, true))
+        );
         destination.owe(event(most + 12), 0);
-        assert_eq!(destination.to_read(Position(5), 10), Some(ToRead::Rooms { since: Position(10) }));
+        assert_eq!(
+            destination.read_next(Position(5), 10),
+            Some(ToRead::Rooms { since: Position(10) })
+        );
         // From here on memory goes on where the log is left off.
         destination.owe(event(most + 13), 0);
         destination.read_rooms(vec![RoomNid::from(1), RoomNid::from(2)]);
         let upto = Position(most + 12);
         let rooms = |room: i64| vec![RoomNid::from(room)];
-        let read = |room| ToRead::Events { rooms: rooms(room), since: Position(10), upto };
-        assert_eq!(destination.to_read(Position(5), 1), Some(read(1)));
+        let read = |room| ToRead::Events {
+            rooms: rooms(room),
+            since: Position(10),
+            upto,
+        };
+        assert_eq!(destination.read_next(Position(5), 1), Some(read(1)));
         destination.read_events(vec![event(11)], Vec::new());
-        assert_eq!(destination.to_read(Position(5), 1), Some(read(2)));
+        assert_eq!(destination.read_next(Position(5), 1), Some(read(2)));
         destination.read_events(vec![event(12)], Vec::new());
-        assert_eq!(destination.to_read(Position(5), 1), None);
+        assert_eq!(destination.read_next(Position(5), 1), None);
         let taken = destination.take();
         assert_eq!(positions(&taken), [11, 12, most + 13]);
-        assert_eq!(destination.served(), Some(Position(10)), "nothing of the plan is delivered yet");
+        assert_eq!(
+            destination.served(),
+            Some(Position(10)),
+            "nothing of the plan is delivered yet"
+        );
         destination.delivered(&taken, 0);
         assert_eq!((destination.served(), destination.has_work()), (None, false));
     }
 
     #[test]
     fn a_plan_that_fails_is_made_anew() {
-        let mut destination = Destination::of_stored(
-            owing([]).row_of_behind(10),
-            0,
-        );
+        let mut destination = Destination::of_stored(owing([]).row_of_behind(10), 0);
         assert!(destination.has_events());
-        destination.to_read(Position(20), 1);
+        destination.read_next(Position(20), 1);
         destination.read_rooms(vec![RoomNid::from(1)]);
-        destination.to_read(Position(20), 1);
+        destination.read_next(Position(20), 1);
         destination.read_events(vec![event(11)], Vec::new());
         destination.owe(event(21), 0);
         fail(&mut destination);
-        assert_eq!((destination.served(), destination.waiting()), (Some(Position(10)), (0, true)));
-        assert_eq!(destination.to_read(Position(20), 1), Some(ToRead::Rooms { since: Position(10) }));
-        let Some(plan) = &destination.plan else { panic!("there is a plan") };
-        assert_eq!(plan.upto, Position(21), "what came meanwhile is in the log as well");
+        assert_eq!(
+            (destination.served(), destination.waiting()),
+            (Some(Position(10)), (0, true))
+        );
+        assert_eq!(
+            destination.read_next(Position(20), 1),
+            Some(ToRead::Rooms { since: Position(10) })
+        );
+        let Some(plan) = &destination.plan else {
+            panic!("there is a plan")
+        };
+        assert_eq!(
+            plan.upto,
+            Position(21),
+            "what came meanwhile is in the log as well"
+        );
     }
 
     #[test]
     fn a_plan_with_nothing_in_it_ends() {
         let mut destination = Destination::of_stored(owing([]).row_of_behind(10), 0);
-        destination.to_read(Position(20), 1);
+        destination.read_next(Position(20), 1);
         destination.read_rooms(Vec::new());
-        assert_eq!(destination.to_read(Position(20), 1), None);
+        assert_eq!(destination.read_next(Position(20), 1), None);
         assert_eq!(positions(&destination.take()), Vec::<i64>::new());
         assert_eq!((destination.served(), destination.has_work()), (None, false));
     }
@@ -475,12 +524,15 @@ mod tests {
     fn a_queue_that_runs_over_beside_a_plan_is_read_off_the_log_after_it() {
         let most = i64::try_from(MOST_QUEUED).expect("it fits");
         let mut destination = Destination::of_stored(owing([]).row_of_behind(10), 0);
-        destination.to_read(Position(20), 1);
+        destination.read_next(Position(20), 1);
         destination.read_rooms(Vec::new());
         (21..=most + 21).for_each(|position| destination.owe(event(position), 0));
         let taken = destination.take();
         assert_eq!(positions(&taken), Vec::<i64>::new());
-        assert_eq!((destination.served(), destination.has_events()), (Some(Position(20)), true));
+        assert_eq!(
+            (destination.served(), destination.has_events()),
+            (Some(Position(20)), true)
+        );
     }
 
     #[test]
@@ -539,9 +591,16 @@ mod tests {
         let mut destination = owing(1..=10);
         destination.cut_back(Position(5));
         assert_eq!(destination.served(), Some(Position(0)));
-        assert_eq!(destination.to_read(Position(5), 1), Some(ToRead::Rooms { since: Position(0) }));
+        assert_eq!(
+            destination.read_next(Position(5), 1),
+            Some(ToRead::Rooms { since: Position(0) })
+        );
         destination.owe(event(6), 0);
-        assert_eq!(destination.waiting(), (1, true), "it is another event than before");
+        assert_eq!(
+            destination.waiting(),
+            (1, true),
+            "it is another event than before"
+        );
         let mut idle = owing([10]);
         let taken = idle.take();
         idle.delivered(&taken, 0);

@@ -81,7 +81,10 @@ impl PendingEdus {
     }
 
     pub fn add_receipt(&mut self, key: ReceiptKey, receipt: PendingReceipt) -> Result<(), Overflow> {
-        let is_newer = self.receipts.get(&key).is_none_or(|known| known.position <= receipt.position);
+        let is_newer = self
+            .receipts
+            .get(&key)
+            .is_none_or(|known| known.position <= receipt.position);
         if is_newer {
             self.receipts.insert(key, receipt);
         }
@@ -114,7 +117,10 @@ impl PendingEdus {
         {
             receipts.push(receipt);
         }
-        let ephemeral = self.ephemeral.drain(..self.ephemeral.len().min(AT_ONCE)).collect();
+        let ephemeral = self
+            .ephemeral
+            .drain(..self.ephemeral.len().min(AT_ONCE))
+            .collect();
         TakenEdus { receipts, ephemeral }
     }
 }
@@ -187,7 +193,8 @@ pub(super) fn receipts(
             event_ids: [&receipt.event_id],
         };
         let has_place = |edu: &BTreeMap<&OwnedRoomId, ByUser<'_>>| {
-            edu.get(room_id).is_none_or(|by_user| !by_user.read.contains_key(user_id))
+            edu.get(room_id)
+                .is_none_or(|by_user| !by_user.read.contains_key(user_id))
         };
         let place = match edus.iter().position(has_place) {
             Some(place) => place,
@@ -225,29 +232,43 @@ mod tests {
     #[test]
     fn receipts_are_gathered_and_the_last_of_each_user_and_thread_counts() {
         let mut pending = PendingEdus::default();
-        for (key, receipt) in [receipt(1, "", 1, "$a"), receipt(2, "", 2, "$a"), receipt(1, "", 3, "$b")] {
+        for (key, receipt) in [
+            receipt(1, "", 1, "$a"),
+            receipt(2, "", 2, "$a"),
+            receipt(1, "", 3, "$b"),
+        ] {
             pending.add_receipt(key, receipt).expect("there is room");
         }
         assert_eq!(pending.oldest(), Some(Position(2)));
         let (key, older) = receipt(1, "", 1, "$a");
         pending.add_receipt(key, older).expect("there is room");
         let taken = pending.take();
-        let events: Vec<&str> = taken.receipts.iter().map(|(_, receipt)| &*receipt.event_id).collect();
+        let events: Vec<&str> = taken
+            .receipts
+            .iter()
+            .map(|(_, receipt)| &*receipt.event_id)
+            .collect();
         assert_eq!(events, ["$b", "$a"]);
         assert!(pending.is_empty());
     }
 
     #[test]
     fn receipts_of_several_threads_of_a_user_take_several_edus() {
-        let taken = [receipt(1, "", 1, "$a"), receipt(1, "$root", 2, "$b"), receipt(2, "main", 3, "$c")];
+        let taken = [
+            receipt(1, "", 1, "$a"),
+            receipt(1, "$root", 2, "$b"),
+            receipt(2, "main", 3, "$c"),
+        ];
         let rooms = HashMap::from([(RoomNid::from(1), owned_room_id!("!r:a"))]);
         let users = HashMap::from([
             (UserNid::from(1), owned_user_id!("@u:a")),
             (UserNid::from(2), owned_user_id!("@v:a")),
         ]);
         let edus = receipts(&taken, &rooms, &users);
-        let edus: Vec<serde_json::Value> =
-            edus.iter().map(|edu| serde_json::from_str(edu.get()).expect("JSON")).collect();
+        let edus: Vec<serde_json::Value> = edus
+            .iter()
+            .map(|edu| serde_json::from_str(edu.get()).expect("JSON"))
+            .collect();
         assert_eq!(
             edus[0],
             json!({ "edu_type": "m.receipt", "content": { "!r:a": { "m.read": {
@@ -287,7 +308,10 @@ mod tests {
                 json,
             });
         }
-        assert_eq!((pending.len(), &*pending.take().ephemeral[0].key), (MOST_EPHEMERAL, "1"));
+        assert_eq!(
+            (pending.len(), &*pending.take().ephemeral[0].key),
+            (MOST_EPHEMERAL, "1")
+        );
         let users = 1..=i64::try_from(MOST_RECEIPTS).expect("it fits") + 1;
         let last = users.map(|user| {
             let (key, receipt) = receipt(user, "", user, "$a");

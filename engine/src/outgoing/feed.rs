@@ -154,7 +154,10 @@ fn note_event(engine: &Engine, outgoing: OutgoingEvent, event_id: &str) {
         return;
     }
     let recipients = Recipients::of(&event, present);
-    if recipients.iter().any(|server| *server != engine.config.server_name) {
+    if recipients
+        .iter()
+        .any(|server| *server != engine.config.server_name)
+    {
         feed.note(Some(outgoing.position), Item::Event(outgoing, Some(recipients)));
     }
 }
@@ -164,10 +167,17 @@ fn is_alone(engine: &Engine, present: &[OwnedServerName]) -> bool {
 }
 
 /// Notes that a user of this server began to type in a room, stopped, or goes on.
-pub(crate) fn note_typing(engine: &Engine, room_nid: RoomNid, user_nid: UserNid, is_typing: bool, changed: bool) {
+pub(crate) fn note_typing(
+    engine: &Engine,
+    room_nid: RoomNid,
+    user_nid: UserNid,
+    is_typing: bool,
+    changed: bool,
+) {
     let room = engine.rooms.get(room_nid);
     let present = room.and_then(|room| {
-        room.read(|view| view.members.is_local(user_nid).then(|| view.members.present())).flatten()
+        room.read(|view| view.members.is_local(user_nid).then(|| view.members.present()))
+            .flatten()
     });
     let Some(present) = present.filter(|present| !is_alone(engine, present)) else {
         return;
@@ -193,7 +203,12 @@ pub(super) async fn dispatch(engine: Weak<Engine>, served: Position) {
     let mut applied = alive.log.watch();
     let shutdown = alive.shutdown.clone();
     let upto = applied.borrow_and_update().position;
-    if !insist(&engine, |engine| async move { read_log(&engine, served, upto).await }).await {
+    if !insist(
+        &engine,
+        |engine| async move { read_log(&engine, served, upto).await },
+    )
+    .await
+    {
         return;
     }
     alive.outgoing.set_dispatched(upto);
@@ -214,7 +229,12 @@ pub(super) async fn dispatch(engine: Weak<Engine>, served: Position) {
             }
             Err(latest) => {
                 let (from, upto) = (alive.outgoing.dispatched(), head.max(latest));
-                if !insist(&engine, |engine| async move { read_log(&engine, from, upto).await }).await {
+                if !insist(
+                    &engine,
+                    |engine| async move { read_log(&engine, from, upto).await },
+                )
+                .await
+                {
                     return;
                 }
                 alive.outgoing.set_dispatched(upto);
@@ -236,13 +256,17 @@ async fn insist<F: Future<Output = Result<(), Error>>>(
     attempt: impl Fn(Arc<Engine>) -> F,
 ) -> bool {
     loop {
-        let Some(alive) = engine.upgrade() else { return false };
+        let Some(alive) = engine.upgrade() else {
+            return false;
+        };
         if alive.shutdown.is_cancelled() {
             return false;
         }
         match attempt(alive).await {
             Ok(()) => return true,
-            Err(error) => tracing::warn!(%error, "what goes to other servers could not be read; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, "what goes to other servers could not be read; trying again")
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -284,11 +308,17 @@ async fn is_outgoing(engine: &Engine, outgoing: &OutgoingEvent) -> Result<bool, 
     let mut connection = engine.db.acquire().await?;
     let (own, position) = (engine.config.server_name.as_str(), outgoing.position);
     let before = Position(position.0 - 1);
-    Ok(!stored::events(&mut connection, own, before, position, 1).await?.is_empty())
+    Ok(!stored::events(&mut connection, own, before, position, 1)
+        .await?
+        .is_empty())
 }
 
 fn owe(engine: &Engine, outgoing: OutgoingEvent, recipients: &Recipients) {
-    engine.outgoing.each(engine, recipients.iter(), |destination, now| destination.owe(outgoing, now));
+    engine
+        .outgoing
+        .each(engine, recipients.iter(), |destination, now| {
+            destination.owe(outgoing, now)
+        });
 }
 
 fn owe_receipt(engine: &Engine, position: Position, receipt: &Receipt, present: &[OwnedServerName]) {

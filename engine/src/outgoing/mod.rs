@@ -131,7 +131,10 @@ impl Outgoing {
             let mut state = self.state.lock();
             state.dispatched = state.dispatched.min(position);
             state.served = state.served.min(position);
-            state.destinations.values_mut().for_each(|one| one.cut_back(position));
+            state
+                .destinations
+                .values_mut()
+                .for_each(|one| one.cut_back(position));
         }
         self.feed.cut_back(position);
     }
@@ -143,7 +146,9 @@ impl Outgoing {
         servers: impl Iterator<Item = &'a OwnedServerName>,
         edu: &EphemeralEdu,
     ) {
-        self.each(engine, servers, |destination, now| destination.add_ephemeral(edu.clone(), now));
+        self.each(engine, servers, |destination, now| {
+            destination.add_ephemeral(edu.clone(), now)
+        });
     }
 
     /// Gives something to servers, and has them attended. Those that this server has nothing to do with, and itself,
@@ -156,7 +161,11 @@ impl Outgoing {
     ) {
         let now = engine.clock.now_ms();
         let mut state = self.state.lock();
-        let State { destinations, sending, .. } = &mut *state;
+        let State {
+            destinations,
+            sending,
+            ..
+        } = &mut *state;
         let Some(sending) = sending else { return };
         for server in servers {
             if *server == engine.config.server_name || !(sending.allows)(server) {
@@ -174,7 +183,10 @@ impl Outgoing {
     fn with<T>(&self, server: &ServerName, with: impl FnOnce(&mut Destination, Position) -> T) -> Option<T> {
         let mut state = self.state.lock();
         let dispatched = state.dispatched;
-        state.destinations.get_mut(server).map(|destination| with(destination, dispatched))
+        state
+            .destinations
+            .get_mut(server)
+            .map(|destination| with(destination, dispatched))
     }
 
     fn dispatched(&self) -> Position {
@@ -210,7 +222,9 @@ impl Outgoing {
             match (row, &destination.stored) {
                 (None, stored) => {
                     // Without a row, what it is owed is after the position of all.
-                    progress.served = progress.served.min(destination.served().unwrap_or(progress.served));
+                    progress.served = progress
+                        .served
+                        .min(destination.served().unwrap_or(progress.served));
                     if stored.is_some() {
                         progress.gone.push(server.to_string());
                     }
@@ -260,7 +274,10 @@ pub async fn begin(
 ) -> Result<Due, Error> {
     let (served, rows) = {
         let mut connection = engine.db.acquire().await?;
-        (stored::served(&mut connection).await?, stored::all(&mut connection).await?)
+        (
+            stored::served(&mut connection).await?,
+            stored::all(&mut connection).await?,
+        )
     };
     let served = served.min(engine.log.head().position);
     let now = engine.clock.now_ms();
@@ -299,8 +316,11 @@ pub async fn next(engine: &Arc<Engine>, server: &ServerName) -> Result<Option<Ba
             let taken = destination.take();
             (taken, destination.has_work())
         });
-        let Some((taken, has_more)) = taken else { return Ok(None) };
-        let nothing = taken.events.is_empty() && taken.edus.receipts.is_empty() && taken.edus.ephemeral.is_empty();
+        let Some((taken, has_more)) = taken else {
+            return Ok(None);
+        };
+        let nothing =
+            taken.events.is_empty() && taken.edus.receipts.is_empty() && taken.edus.ephemeral.is_empty();
         if nothing && !has_more {
             return Ok(None);
         }
@@ -316,7 +336,9 @@ pub async fn next(engine: &Arc<Engine>, server: &ServerName) -> Result<Option<Ba
                 taken,
             })),
             Err(error) => {
-                engine.outgoing.with(server, |destination, _| destination.put_back(taken));
+                engine
+                    .outgoing
+                    .with(server, |destination, _| destination.put_back(taken));
                 Err(error)
             }
         };
@@ -331,10 +353,16 @@ async fn batch(engine: &Arc<Engine>, taken: &Taken) -> Result<Bodies, Error> {
     for outgoing in &taken.events {
         match events.get(&outgoing.event_nid) {
             Some(event) => pdus.push(raw(&event.pdu)?),
-            None => tracing::error!(position = outgoing.position.0, "an event that other servers are to get is gone"),
+            None => tracing::error!(
+                position = outgoing.position.0,
+                "an event that other servers are to get is gone"
+            ),
         }
     }
-    let oldest = taken.events.first().and_then(|outgoing| events.get(&outgoing.event_nid));
+    let oldest = taken
+        .events
+        .first()
+        .and_then(|outgoing| events.get(&outgoing.event_nid));
     let oldest = oldest.map(|event| i64::from(event.origin_server_ts().0));
     let receipts = &taken.edus.receipts;
     let room_nids: Vec<_> = receipts.iter().map(|((room_nid, ..), _)| *room_nid).collect();
@@ -342,7 +370,13 @@ async fn batch(engine: &Arc<Engine>, taken: &Taken) -> Result<Bodies, Error> {
     let room_ids = rooms::ids(engine, &room_nids).await?;
     let user_ids = engine.interner.user_ids(&user_nids).await?;
     let mut edus = edus::receipts(receipts, &room_ids, &user_ids);
-    edus.extend(taken.edus.ephemeral.iter().map(|edu| edu.json.as_ref().to_owned()));
+    edus.extend(
+        taken
+            .edus
+            .ephemeral
+            .iter()
+            .map(|edu| edu.json.as_ref().to_owned()),
+    );
     Ok((pdus, edus, oldest))
 }
 
@@ -380,7 +414,10 @@ fn transaction_id(engine: &Engine) -> String {
 
 /// Whether events wait for a server, and not only EDUs, which may wait a moment for others.
 pub fn is_pressing(engine: &Engine, server: &ServerName) -> bool {
-    engine.outgoing.with(server, |destination, _| destination.has_events()).unwrap_or(false)
+    engine
+        .outgoing
+        .with(server, |destination, _| destination.has_events())
+        .unwrap_or(false)
 }
 
 /// Lets go of a server that is owed nothing: it comes by [`Due`] again when it is. False if it is owed something.
@@ -403,7 +440,9 @@ pub fn drop_server(engine: &Engine, server: &ServerName) {
 /// A server has a batch.
 pub fn delivered(engine: &Engine, server: &ServerName, batch: Batch) {
     let now = engine.clock.now_ms();
-    engine.outgoing.with(server, |destination, _| destination.delivered(&batch.taken, now));
+    engine
+        .outgoing
+        .with(server, |destination, _| destination.delivered(&batch.taken, now));
 }
 
 /// A server did not take a batch: it waits again. It is tried again at `retry_at`, in milliseconds.
@@ -422,7 +461,10 @@ pub fn failed(engine: &Engine, server: &ServerName, batch: Batch, reason: String
 
 /// How deliveries to a server failed so far.
 pub fn failures(engine: &Engine, server: &ServerName) -> Failures {
-    let failing = engine.outgoing.with(server, |destination, _| destination.failing).flatten();
+    let failing = engine
+        .outgoing
+        .with(server, |destination, _| destination.failing)
+        .flatten();
     failing.map_or(Failures::default(), |failing| Failures {
         count: failing.failures,
         since: Some(failing.since),
@@ -431,7 +473,9 @@ pub fn failures(engine: &Engine, server: &ServerName) -> Failures {
 
 /// A server was heard from after it had failed.
 pub fn heard_from(engine: &Engine, server: &ServerName) {
-    engine.outgoing.with(server, |destination, _| destination.heard_from());
+    engine
+        .outgoing
+        .with(server, |destination, _| destination.heard_from());
 }
 
 /// The servers that fail, and how.

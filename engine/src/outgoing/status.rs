@@ -36,7 +36,10 @@ fn status_of(server: &ServerName, destination: &Destination) -> DestinationStatu
     DestinationStatus {
         server: server.to_owned(),
         waiting,
-        behind_since: is_behind.then(|| destination.served()).flatten().map(|position| position.0),
+        behind_since: is_behind
+            .then(|| destination.served())
+            .flatten()
+            .map(|position| position.0),
         failing_since: destination.failing.map(|failing| failing.since),
         failures: destination.failing.map_or(0, |failing| failing.failures),
         retry_at: destination.failing.map(|failing| failing.retry_at),
@@ -79,7 +82,11 @@ fn current(engine: &Engine, is_wanted: impl Fn(&ServerName) -> bool) -> Option<V
     let state = engine.outgoing.state.lock();
     state.sending.as_ref()?;
     let wanted = state.destinations.iter().filter(|(server, _)| is_wanted(server));
-    Some(wanted.map(|(server, destination)| status_of(server, destination)).collect())
+    Some(
+        wanted
+            .map(|(server, destination)| status_of(server, destination))
+            .collect(),
+    )
 }
 
 async fn stored_status(engine: &Engine) -> Result<Vec<DestinationStatus>, Error> {

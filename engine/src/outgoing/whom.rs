@@ -34,7 +34,9 @@ impl Recipients {
     pub fn of(event: &Event, present: Arc<[OwnedServerName]>) -> Self {
         let target = match event.membership() {
             None | Some(Membership::Invite) => None,
-            Some(_) => event.state_key().and_then(|user_id| <&UserId>::try_from(user_id).ok()),
+            Some(_) => event
+                .state_key()
+                .and_then(|user_id| <&UserId>::try_from(user_id).ok()),
         };
         Self {
             present,
@@ -82,7 +84,9 @@ impl Presence {
         }
         let joined = &self.joined;
         let present = || joined.iter().filter(|(_, users)| **users > 0);
-        let made = self.present.get_or_insert_with(|| present().map(|(server, _)| server.clone()).collect());
+        let made = self
+            .present
+            .get_or_insert_with(|| present().map(|(server, _)| server.clone()).collect());
         Arc::clone(made)
     }
 
@@ -138,8 +142,14 @@ async fn presence_since(
         stored::member_changes(&mut connection, &[room.nid], since).await?
     };
     // What came after the view was read is not in it.
-    let changes: Vec<MemberChange> = changes.into_iter().filter(|change| change.position <= upto).collect();
-    let nids = changes.iter().flat_map(|change| [change.old, change.new]).flatten();
+    let changes: Vec<MemberChange> = changes
+        .into_iter()
+        .filter(|change| change.position <= upto)
+        .collect();
+    let nids = changes
+        .iter()
+        .flat_map(|change| [change.old, change.new])
+        .flatten();
     let events = rooms::read::events(engine, room, nids.collect::<Vec<_>>()).await?;
     let joins = |event_nid| {
         let event = events.get(&event_nid);
@@ -148,7 +158,10 @@ async fn presence_since(
     let steps = changes.iter().rev().filter_map(|change| {
         Some(Step {
             position: change.position,
-            server: <&UserId>::try_from(change.user_id.as_str()).ok()?.server_name().to_owned(),
+            server: <&UserId>::try_from(change.user_id.as_str())
+                .ok()?
+                .server_name()
+                .to_owned(),
             was_joined: change.old.is_some_and(joins),
             is_joined: change.new.is_some_and(joins),
         })
@@ -196,9 +209,17 @@ mod tests {
             present: None,
         };
         assert_eq!(names(&presence.before(Position(31))), BTreeSet::from(["a"]));
-        assert_eq!(names(&presence.before(Position(30))), BTreeSet::from(["a", "b"]), "it was kicked at 30");
+        assert_eq!(
+            names(&presence.before(Position(30))),
+            BTreeSet::from(["a", "b"]),
+            "it was kicked at 30"
+        );
         assert_eq!(names(&presence.before(Position(11))), BTreeSet::from(["a", "b"]));
-        assert_eq!(names(&presence.before(Position(10))), BTreeSet::from(["a"]), "it joined at 10");
+        assert_eq!(
+            names(&presence.before(Position(10))),
+            BTreeSet::from(["a"]),
+            "it joined at 10"
+        );
     }
 
     #[test]
@@ -208,7 +229,13 @@ mod tests {
             target: Some(owned_server_name!("c")),
             sender: owned_server_name!("a"),
         };
-        assert_eq!(recipients.iter().map(|server| server.as_str()).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(
+            recipients
+                .iter()
+                .map(|server| server.as_str())
+                .collect::<Vec<_>>(),
+            ["b", "c"]
+        );
         assert!(recipients.include(server_name!("c")));
         assert!(!recipients.include(server_name!("a")));
         let inside = Recipients {

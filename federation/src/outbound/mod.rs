@@ -35,8 +35,12 @@ impl Federation {
 }
 
 async fn supervise(federation: Arc<Federation>, engine: Weak<Engine>) {
-    let Some(mut due) = begin(&federation, &engine).await else { return };
-    let Some(shutdown) = engine.upgrade().map(|engine| engine.shutdown.clone()) else { return };
+    let Some(mut due) = begin(&federation, &engine).await else {
+        return;
+    };
+    let Some(shutdown) = engine.upgrade().map(|engine| engine.shutdown.clone()) else {
+        return;
+    };
     let permits = Arc::new(Semaphore::new(UNDER_WAY));
     let mut recovered = federation.client.reachability.recovered();
     loop {
@@ -88,7 +92,10 @@ async fn begin(federation: &Arc<Federation>, engine: &Weak<Engine>) -> Option<Du
 fn restore(federation: &Federation, engine: &Engine) {
     for (server, failures) in outgoing::failing(engine) {
         let outage = outage(engine, failures);
-        federation.client.reachability.restore(&server, failures.count, outage, None);
+        federation
+            .client
+            .reachability
+            .restore(&server, failures.count, outage, None);
     }
 }
 

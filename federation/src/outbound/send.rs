@@ -12,8 +12,8 @@ use hearth_engine::{
 };
 use metrics::{counter, histogram};
 use ruma::{
-    OwnedServerName,
-    api::federation::transactions::send_transaction_message::v1 as send_transaction, serde::Raw,
+    OwnedServerName, api::federation::transactions::send_transaction_message::v1 as send_transaction,
+    serde::Raw,
 };
 use serde_json::Value;
 use tokio::{
@@ -55,7 +55,9 @@ impl Sender {
     /// Sends until the server is owed nothing, or this one shuts down.
     pub async fn run(self) {
         loop {
-            let Some(engine) = self.engine.upgrade() else { return };
+            let Some(engine) = self.engine.upgrade() else {
+                return;
+            };
             let shutdown = engine.shutdown.clone();
             if shutdown.is_cancelled() {
                 return;
@@ -65,8 +67,12 @@ impl Sender {
             if gathers && shutdown.run_until_cancelled(sleep(GATHER)).await.is_none() {
                 return;
             }
-            let Some(Ok(permit)) = shutdown.run_until_cancelled(self.permits.acquire()).await else { return };
-            let Some(engine) = self.engine.upgrade() else { return };
+            let Some(Ok(permit)) = shutdown.run_until_cancelled(self.permits.acquire()).await else {
+                return;
+            };
+            let Some(engine) = self.engine.upgrade() else {
+                return;
+            };
             let batch = match outgoing::next(&engine, &self.server).await {
                 Ok(Some(batch)) => batch,
                 Ok(None) if outgoing::rest(&engine, &self.server) => return,
@@ -104,12 +110,19 @@ impl Sender {
 
     async fn send(&self, engine: &Arc<Engine>, mut batch: Batch) -> Sent {
         let own_name = engine.config.server_name.clone();
-        let mut request = send_transaction::Request::new(batch.txn_id.as_str().into(), own_name, engine.clock.now());
+        let mut request =
+            send_transaction::Request::new(batch.txn_id.as_str().into(), own_name, engine.clock.now());
         request.pdus = std::mem::take(&mut batch.pdus);
-        request.edus = std::mem::take(&mut batch.edus).into_iter().map(Raw::from_json).collect();
+        request.edus = std::mem::take(&mut batch.edus)
+            .into_iter()
+            .map(Raw::from_json)
+            .collect();
         let (pdus, edus) = (request.pdus.len(), request.edus.len());
         let began = Instant::now();
-        let asked = self.federation.client.ask(&self.server, request, Allowance::DELIVERY);
+        let asked = self
+            .federation
+            .client
+            .ask(&self.server, request, Allowance::DELIVERY);
         let Some(answer) = engine.shutdown.run_until_cancelled(asked).await else {
             return Sent::Over;
         };
@@ -175,15 +188,26 @@ impl Sender {
 
 /// Whether the same would be refused again: the transaction is at fault, not the moment.
 fn is_unusable(error: &RemoteError) -> bool {
-    matches!(error, RemoteError::Refused { status: 400 | 413 | 422, .. })
+    matches!(
+        error,
+        RemoteError::Refused {
+            status: 400 | 413 | 422,
+            ..
+        }
+    )
 }
 
 /// How long a server asks to be left alone, up to an hour.
 fn asked_to_wait(error: &RemoteError) -> Duration {
     let asked = match error {
-        RemoteError::Refused { status: 429, body: Some(body), .. } => {
-            body.get("retry_after_ms").and_then(Value::as_u64).map(Duration::from_millis)
-        }
+        RemoteError::Refused {
+            status: 429,
+            body: Some(body),
+            ..
+        } => body
+            .get("retry_after_ms")
+            .and_then(Value::as_u64)
+            .map(Duration::from_millis),
         // Other requests to it failed; nothing was tried.
         RemoteError::Unreachable { retry_after, .. } => retry_after.map(|wait| wait.min(LEAST_LATER)),
         _ => None,
@@ -210,8 +234,14 @@ mod tests {
     fn a_server_that_asks_for_time_gets_it_up_to_an_hour() {
         let wait = |ms: u64| asked_to_wait(&refused(429, json!({ "retry_after_ms": ms }))).as_secs();
         assert_eq!((wait(30_000), wait(u64::MAX)), (30, 3_600));
-        assert_eq!(asked_to_wait(&refused(429, json!({ "retry_after_ms": "soon" }))), Duration::ZERO);
-        assert_eq!(asked_to_wait(&refused(500, json!({ "retry_after_ms": 5 }))), Duration::ZERO);
+        assert_eq!(
+            asked_to_wait(&refused(429, json!({ "retry_after_ms": "soon" }))),
+            Duration::ZERO
+        );
+        assert_eq!(
+            asked_to_wait(&refused(500, json!({ "retry_after_ms": 5 }))),
+            Duration::ZERO
+        );
     }
 
     #[test]
@@ -221,6 +251,9 @@ mod tests {
             assert!(!is_unusable(&refused(status, json!({}))), "{status}");
         }
         let reason = String::new();
-        assert!(!is_unusable(&RemoteError::Unreachable { reason, retry_after: None }));
+        assert!(!is_unusable(&RemoteError::Unreachable {
+            reason,
+            retry_after: None
+        }));
     }
 }

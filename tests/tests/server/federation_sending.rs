@@ -5,11 +5,12 @@ use hearth_engine::{
     outgoing,
 };
 use hearth_tests::{
-    Authority, Client, Server, ephemeral, event_ids, has_left, is_joined, public_chat, timeline, timeline_has, until,
+    Authority, Client, Server, ephemeral, event_ids, has_left, is_joined, public_chat, timeline,
+    timeline_has, until,
 };
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedServerName, api::federation::transactions::send_transaction_message::v1::Request,
-    serde::Raw,
+    MilliSecondsSinceUnixEpoch, OwnedServerName,
+    api::federation::transactions::send_transaction_message::v1::Request, serde::Raw,
 };
 use serde_json::{Value, json, value::RawValue};
 
@@ -36,7 +37,9 @@ async fn is_seen_joined(observer: &Client, room: &str, member: &Client) {
 async fn is_served(by: &Server, server: &Server) {
     let server = name_of(server);
     until("the other server is owed nothing", || async {
-        let (status, _) = outgoing::of_server(by.engine(), &server).await.expect("it can be read");
+        let (status, _) = outgoing::of_server(by.engine(), &server)
+            .await
+            .expect("it can be read");
         let is_served = status.is_none_or(|status| {
             status.waiting == 0 && status.behind_since.is_none() && status.failing_since.is_none()
         });
@@ -49,7 +52,9 @@ async fn is_served(by: &Server, server: &Server) {
 async fn fails(by: &Server, server: &Server) {
     let server = name_of(server);
     until("the other server fails", || async {
-        let (status, _) = outgoing::of_server(by.engine(), &server).await.expect("it can be read");
+        let (status, _) = outgoing::of_server(by.engine(), &server)
+            .await
+            .expect("it can be read");
         status.and_then(|status| status.failing_since).map(|_| ())
     })
     .await;
@@ -65,7 +70,10 @@ struct Two {
 
 async fn two() -> Two {
     let authority = Authority::new();
-    let (a, b) = (Server::start_federated(&authority).await, Server::start_federated(&authority).await);
+    let (a, b) = (
+        Server::start_federated(&authority).await,
+        Server::start_federated(&authority).await,
+    );
     let (alice, bob) = (a.register("alice").await, b.register("bob").await);
     Two {
         _authority: authority,
@@ -91,7 +99,10 @@ async fn messages_arrive_in_the_order_in_which_they_were_sent() {
     let room = two.room().await;
     let sent = two.alice.send_texts(&room, 120).await;
     let seen = two.bob.timeline_up_to(&room, sent.last().expect("some")).await;
-    let seen: Vec<String> = event_ids(&Value::from(seen)).into_iter().filter(|id| sent.contains(id)).collect();
+    let seen: Vec<String> = event_ids(&Value::from(seen))
+        .into_iter()
+        .filter(|id| sent.contains(id))
+        .collect();
     assert_eq!(seen, sent);
     is_served(&two.a, &two.b).await;
 }
@@ -100,9 +111,15 @@ async fn messages_arrive_in_the_order_in_which_they_were_sent() {
 async fn typing_is_seen_on_the_other_server_and_ends_there() {
     let two = two().await;
     let room = two.room().await;
-    let typists = |sync: &Value| ephemeral(sync, &room, "m.typing").pop().map(|content| content["user_ids"].clone());
+    let typists = |sync: &Value| {
+        ephemeral(sync, &room, "m.typing")
+            .pop()
+            .map(|content| content["user_ids"].clone())
+    };
     two.alice.set_typing(&room, Some(30_000)).await.ok();
-    two.bob.sync_until(|sync| typists(sync) == Some(json!([two.alice.user_id]))).await;
+    two.bob
+        .sync_until(|sync| typists(sync) == Some(json!([two.alice.user_id])))
+        .await;
     two.alice.set_typing(&room, None).await.ok();
     two.bob.sync_until(|sync| typists(sync) == Some(json!([]))).await;
 }
@@ -118,14 +135,20 @@ async fn public_receipts_cross_servers_and_private_ones_do_not() {
     let receipts = |sync: &Value| ephemeral(sync, &room, "m.receipt");
     let sync = two.alice.sync_until(|sync| !receipts(sync).is_empty()).await;
     let told = receipts(&sync);
-    assert!(told[0][&sent[0]]["m.read"][&two.bob.user_id]["ts"].is_u64(), "{told:?}");
+    assert!(
+        told[0][&sent[0]]["m.read"][&two.bob.user_id]["ts"].is_u64(),
+        "{told:?}"
+    );
     assert_eq!(told[0].as_object().map(serde_json::Map::len), Some(1), "{told:?}");
 
     let threaded = json!({ "thread_id": "main" });
     let path = format!("/v3/rooms/{room}/receipt/m.read/{}", sent[1]);
     two.bob.post(&path, threaded).await.ok();
     let sync = two.alice.sync_until(|sync| !receipts(sync).is_empty()).await;
-    assert_eq!(receipts(&sync)[0][&sent[1]]["m.read"][&two.bob.user_id]["thread_id"], "main");
+    assert_eq!(
+        receipts(&sync)[0][&sent[1]]["m.read"][&two.bob.user_id]["thread_id"],
+        "main"
+    );
 }
 
 #[tokio::test]
@@ -140,7 +163,10 @@ async fn what_was_said_during_an_outage_arrives_after_it() {
     let elsewhere = two.alice.send_texts(&other, 3).await;
     two.b.restart().await;
     let seen = two.bob.timeline_up_to(&one, sent.last().expect("some")).await;
-    let seen: Vec<String> = event_ids(&Value::from(seen)).into_iter().filter(|id| sent.contains(id)).collect();
+    let seen: Vec<String> = event_ids(&Value::from(seen))
+        .into_iter()
+        .filter(|id| sent.contains(id))
+        .collect();
     assert_eq!(seen, sent);
     two.bob.set_since(None);
     two.bob.sync_until(timeline_has(&other, &elsewhere[2])).await;
@@ -191,7 +217,13 @@ async fn after_much_was_missed_a_room_is_brought_up_to_date() {
     fails(&two.a, &two.b).await;
     two.b.restart().await;
     let last = sent.last().expect("some");
-    two.bob.sync_until(|sync| timeline(sync, &room).iter().any(|event| event["event_id"] == *last)).await;
+    two.bob
+        .sync_until(|sync| {
+            timeline(sync, &room)
+                .iter()
+                .any(|event| event["event_id"] == *last)
+        })
+        .await;
     is_served(&two.a, &two.b).await;
     let next = two.alice.send_text(&room, "and on").await.event_id();
     two.bob.sync_until(timeline_has(&room, &next)).await;
@@ -216,7 +248,11 @@ async fn a_join_through_one_server_is_told_to_the_others() {
         Server::start_federated(&authority).await,
         Server::start_federated(&authority).await,
     );
-    let (alice, bob, carol) = (a.register("alice").await, b.register("bob").await, c.register("carol").await);
+    let (alice, bob, carol) = (
+        a.register("alice").await,
+        b.register("bob").await,
+        c.register("carol").await,
+    );
     let room = alice.create_room(public_chat()).await.room_id();
     join_via(&bob, &room, &a, &alice).await;
     join_via(&carol, &room, &a, &alice).await;
@@ -233,27 +269,49 @@ async fn a_join_through_one_server_is_told_to_the_others() {
 async fn a_transaction_that_is_too_long_or_of_another_server_is_refused_whole() {
     let two = two().await;
     let (a, engine) = (name_of(&two.a), two.b.engine());
-    let request = |origin: &OwnedServerName| Request::new("1".into(), origin.clone(), MilliSecondsSinceUnixEpoch::now());
+    let request = |origin: &OwnedServerName| {
+        Request::new("1".into(), origin.clone(), MilliSecondsSinceUnixEpoch::now())
+    };
     let raw = |json: Value| -> Box<RawValue> { serde_json::value::to_raw_value(&json).expect("JSON") };
 
     let mut long = request(&a);
     long.pdus = (0..51).map(|_| raw(json!({}))).collect();
     let refused = send_transaction_message(engine, &a, long).await;
-    assert!(matches!(refused, Err(TransactionError::TooManyPdus)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(TransactionError::TooManyPdus)),
+        "{refused:?}"
+    );
     let mut long = request(&a);
     long.edus = (0..101).map(|_| Raw::from_json(raw(json!({})))).collect();
     let refused = send_transaction_message(engine, &a, long).await;
-    assert!(matches!(refused, Err(TransactionError::TooManyEdus)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(TransactionError::TooManyEdus)),
+        "{refused:?}"
+    );
     let refused = send_transaction_message(engine, &a, request(&name_of(&two.b))).await;
-    assert!(matches!(refused, Err(TransactionError::OtherOrigin)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(TransactionError::OtherOrigin)),
+        "{refused:?}"
+    );
 
     // What is not to be understood harms nothing.
     let mut strange = request(&a);
-    strange.pdus = vec![raw(json!([])), raw(json!({ "room_id": 1 })), raw(json!({ "room_id": "!unknown:x" }))];
-    strange.edus = [json!(1), json!({}), json!({ "edu_type": "m.typing", "content": [] }), json!({ "edu_type": "x" })]
-        .map(|edu| Raw::from_json(raw(edu)))
-        .into();
-    let taken = send_transaction_message(engine, &a, strange).await.expect("it is taken");
+    strange.pdus = vec![
+        raw(json!([])),
+        raw(json!({ "room_id": 1 })),
+        raw(json!({ "room_id": "!unknown:x" })),
+    ];
+    strange.edus = [
+        json!(1),
+        json!({}),
+        json!({ "edu_type": "m.typing", "content": [] }),
+        json!({ "edu_type": "x" }),
+    ]
+    .map(|edu| Raw::from_json(raw(edu)))
+    .into();
+    let taken = send_transaction_message(engine, &a, strange)
+        .await
+        .expect("it is taken");
     assert!(taken.pdus.is_empty(), "none of them has an ID: {:?}", taken.pdus);
 }
 
@@ -287,10 +345,18 @@ async fn a_server_speaks_for_its_own_users_only_and_where_they_are() {
         .iter()
         .map(|edu| Raw::from_json(serde_json::value::to_raw_value(edu).expect("JSON")))
         .collect();
-    send_transaction_message(engine, &a, request).await.expect("it is taken");
+    send_transaction_message(engine, &a, request)
+        .await
+        .expect("it is taken");
     let sync = two.bob.sync().await;
-    assert_eq!(ephemeral(&sync, &room, "m.typing"), [json!({ "user_ids": [two.alice.user_id] })]);
+    assert_eq!(
+        ephemeral(&sync, &room, "m.typing"),
+        [json!({ "user_ids": [two.alice.user_id] })]
+    );
     assert!(ephemeral(&sync, &elsewhere, "m.typing").is_empty(), "{sync}");
     let told = ephemeral(&sync, &room, "m.receipt");
-    assert_eq!(told, [json!({ hello: { "m.read": { two.alice.user_id.as_str(): { "ts": 2 } } } })]);
+    assert_eq!(
+        told,
+        [json!({ hello: { "m.read": { two.alice.user_id.as_str(): { "ts": 2 } } } })]
+    );
 }
