@@ -73,7 +73,7 @@ impl Show for ServerSignatures {
 }
 
 impl Show for NoAuthentication {
-    fn input<'a>(_: &'a OwnKeys, _: &ServerName) {}
+    fn input(_: &OwnKeys, _: &ServerName) {}
 }
 
 /// Asks other servers.
