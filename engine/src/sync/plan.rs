@@ -128,7 +128,14 @@ impl Span {
     /// Of a room that was left, what may be told follows from when the user was in it. Nothing where the leave is no
     /// news: then the room was only forgotten since.
     pub fn of_left(self, sight: &Sight) -> Option<Self> {
-        let left_at = sight.last_change()?;
+        let Some(left_at) = sight.last_change() else {
+            // An invite from elsewhere that was refused: the room's state, of which this server has none, knew nothing of it.
+            return Some(Self {
+                since: Position(self.upto.0 - 1),
+                stateless: true,
+                ..self
+            });
+        };
         if left_at <= self.since && !self.whole {
             return None;
         }

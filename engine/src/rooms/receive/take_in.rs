@@ -7,8 +7,9 @@ use std::{
 };
 
 use hearth_storage::{
-    EventNid, StateNid, events as stored_events,
-    log::CommitError,
+    EventNid, StateNid,
+    events::{self as stored_events, EventStatus, QuietEvent},
+    log::{Change, CommitError, NewEvent},
 };
 use ruma::UserId;
 
@@ -49,15 +50,7 @@ pub(in crate::rooms) async fn take_in(
     let [create_key, power_levels_key] = fixed[..] else {
         return Err(Error::Damaged("state keys were not interned".to_owned()));
     };
-    let candidate = Candidate {
-        event: &incoming.event,
-        stored: &incoming.stored,
-        names,
-        prev_nids: &prevs.nids,
-        after: (after.nid, after.depth),
-        state_after: &after.map,
-        missing: &prevs.missing,
-    };
+    let mut stored = (*incoming.stored).clone();
     let mut known = gather(engine, room, incoming).await?;
     for _ in 0..ATTEMPTS {
         load_head(engine, room).await?;
@@ -66,6 +59,15 @@ pub(in crate::rooms) async fn take_in(
         let mut slot = Some(engine.log.reserve().await?);
         let mut queued = None;
         for _ in 0..ROUNDS {
+            let candidate = Candidate {
+                event: &incoming.event,
+                stored: &stored,
+                names,
+                prev_nids: &prevs.nids,
+                after: (after.nid, after.depth),
+                state_after: &after.map,
+                missing: &prevs.missing,
+            };
             let decided = room.head.decide_on(|head| {
                 let target = Target {
                     room_nid: room.nid,
@@ -86,6 +88,10 @@ pub(in crate::rooms) async fn take_in(
             match decided {
                 Some(Err(AcceptError::Missing(missing))) => add_events(engine, room, &mut known, missing).await?,
                 Some(Err(AcceptError::Unresolved(states))) => {
+                    // Resolving reads what authorises the events of the states from the tables: this one's too, and
+                    // those of events made here that are still being committed.
+                    store_before(engine, &mut stored).await?;
+                    engine.log.commit(Change::default()).await?;
                     add_resolved(engine, room, &mut known, states).await?;
                 }
                 Some(Err(AcceptError::Failed(error))) => return Err(error),
@@ -114,6 +120,23 @@ pub(in crate::rooms) async fn take_in(
         }
     }
     Err(CommitError::Unavailable.into())
+}
+
+/// Stores an event as an outlier, until it is accepted.
+async fn store_before(engine: &Engine, stored: &mut NewEvent) -> Result<(), Error> {
+    if stored.is_stored {
+        return Ok(());
+    }
+    let quiet = QuietEvent {
+        event: Arc::new(stored.clone()),
+        status: EventStatus::Outlier,
+        state_after: None,
+        place: None,
+    };
+    let mut connection = engine.db.acquire().await?;
+    stored_events::store_quietly(&mut connection, &[quiet]).await?;
+    stored.is_stored = true;
+    Ok(())
 }
 
 /// What accepting an event surely needs. The rest is added when it is missed.
