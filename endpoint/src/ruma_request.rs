@@ -98,7 +98,10 @@ where
 }
 
 /// ruma's decoding, which panics on some of what it did not expect (in 0.17.2, a login without a `type`).
-pub(crate) fn decode<R: IncomingRequest>(request: http::Request<&[u8]>, path_args: &[&str]) -> Result<R, MatrixError> {
+pub(crate) fn decode<R: IncomingRequest>(
+    request: http::Request<&[u8]>,
+    path_args: &[&str],
+) -> Result<R, MatrixError> {
     let body = *request.body();
     match catch_unwind(AssertUnwindSafe(|| R::try_from_http_request(request, path_args))) {
         Ok(decoded) => decoded.map_err(|error| refusal(&error, body)),

@@ -135,7 +135,9 @@ impl Engine {
         drop(self);
         // Changes whose callers are gone are on tasks that hold the engine, and its committer with it.
         if let Some(committer) = committer
-            && tokio::time::timeout(STOPPING, committer.finished()).await.is_err()
+            && tokio::time::timeout(STOPPING, committer.finished())
+                .await
+                .is_err()
         {
             tracing::warn!("some work did not come to its end before the server stopped");
         }
@@ -155,11 +157,19 @@ impl Engine {
         let pair = self.signing_key.pair();
         let key_id = format!("ed25519:{}", pair.version());
         let key = Base64::new(pair.public_key().to_vec());
-        (self.config.server_name.to_string(), PublicKeySet::from([(key_id, key)]))
+        (
+            self.config.server_name.to_string(),
+            PublicKeySet::from([(key_id, key)]),
+        )
     }
 
     fn new(config: Config, db: Database, signing_key: SigningKey, outside: Outside, log: Log) -> Self {
-        let Outside { clock, entropy, remote, .. } = outside;
+        let Outside {
+            clock,
+            entropy,
+            remote,
+            ..
+        } = outside;
         Self {
             accounts: Arc::new(Accounts::new(&*entropy)),
             events: EventStore::new(config.room_memory_bytes / 2, Arc::clone(&clock)),

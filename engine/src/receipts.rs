@@ -150,7 +150,11 @@ pub(crate) struct RemoteReceipt {
 /// backwards. Their events need not be known: they may be on their way, and then the later receipt counts.
 ///
 /// Receipts of one user are all of one server; whoever calls this takes what a server sends one after the other.
-pub(crate) async fn set_remote(engine: &Engine, room: &Room, receipts: Vec<RemoteReceipt>) -> Result<(), Error> {
+pub(crate) async fn set_remote(
+    engine: &Engine,
+    room: &Room,
+    receipts: Vec<RemoteReceipt>,
+) -> Result<(), Error> {
     let mut facts = Vec::with_capacity(receipts.len());
     {
         let mut connection = engine.db.acquire().await?;
@@ -228,7 +232,10 @@ impl Reader<'_> {
         } = receipt;
         let stored = receipts::find(self.connection, self.room.nid, user_nid, READ, &thread).await?;
         if let Some(stored) = stored {
-            let is_past = match (self.event(&event_id).await?, self.event_named(&stored.event_id).await?) {
+            let is_past = match (
+                self.event(&event_id).await?,
+                self.event_named(&stored.event_id).await?,
+            ) {
                 _ if *stored.event_id == *event_id.as_str() => true,
                 (Some(event), Some(at)) => at.place >= event.place,
                 _ => stored.ts >= ts,
@@ -272,7 +279,10 @@ impl Reader<'_> {
         if at == event.event_id {
             return Ok(true);
         }
-        Ok(self.event_named(at).await?.is_some_and(|at| at.place >= event.place))
+        Ok(self
+            .event_named(at)
+            .await?
+            .is_some_and(|at| at.place >= event.place))
     }
 
     /// An event of the room, by what should be its ID.

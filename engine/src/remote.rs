@@ -68,7 +68,8 @@ impl RemoteError {
 ///
 /// A key whose `valid_until_ts` is before the time asked for is no key for it, from room version 5 on (server-server
 /// API, "Retrieving server keys"); a time of 0 asks for any, as older versions do.
-pub type KeysWanted = BTreeMap<OwnedServerName, BTreeMap<OwnedServerSigningKeyId, MilliSecondsSinceUnixEpoch>>;
+pub type KeysWanted =
+    BTreeMap<OwnedServerName, BTreeMap<OwnedServerSigningKeyId, MilliSecondsSinceUnixEpoch>>;
 
 macro_rules! questions {
     ($( $(#[$doc:meta])* $name:ident: $module:path as $alias:ident; )*) => {

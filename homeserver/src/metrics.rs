@@ -70,12 +70,18 @@ fn describe_federation() {
         Unit::Seconds,
         "From the making of a transaction's first event to the answer."
     );
-    describe_counter!("hearth_federation_pdus_sent_total", "Events that other servers took.");
+    describe_counter!(
+        "hearth_federation_pdus_sent_total",
+        "Events that other servers took."
+    );
     describe_counter!(
         "hearth_federation_pdus_refused_total",
         "Events that other servers took and refused; the log says why."
     );
-    describe_counter!("hearth_federation_edus_sent_total", "EDUs that other servers took.");
+    describe_counter!(
+        "hearth_federation_edus_sent_total",
+        "EDUs that other servers took."
+    );
     describe_gauge!(
         "hearth_federation_outgoing_waiting",
         "Events and EDUs that wait in memory for other servers."
@@ -84,7 +90,10 @@ fn describe_federation() {
         "hearth_federation_outgoing_lag_positions",
         "How far in the log the last server lags behind, of those that answer."
     );
-    describe_gauge!("hearth_federation_destinations_failing", "Other servers that take nothing.");
+    describe_gauge!(
+        "hearth_federation_destinations_failing",
+        "Other servers that take nothing."
+    );
     describe_gauge!(
         "hearth_federation_destinations_behind",
         "Other servers that are owed more than waits in memory."

@@ -100,7 +100,10 @@ impl Server {
         let mut served = HashMap::new();
         for (socket, listener) in sockets.into_iter().zip(&settings.listeners) {
             let mut router = health::route(Arc::clone(engine));
-            let apis = (listener.serves(Service::Client), listener.serves(Service::Federation));
+            let apis = (
+                listener.serves(Service::Client),
+                listener.serves(Service::Federation),
+            );
             if apis != (false, false) {
                 router = router.merge(served.entry(apis).or_insert_with(|| matrix(&parts, apis)).clone());
             }
@@ -112,7 +115,12 @@ impl Server {
             socket.serve(router, &connections);
         }
         let federation = parts.federation.clone();
-        door.serve(Arc::clone(engine), federation, connections.stop.clone(), &connections.tasks);
+        door.serve(
+            Arc::clone(engine),
+            federation,
+            connections.stop.clone(),
+            &connections.tasks,
+        );
         // Last: who is sent something may ask about it at once.
         if let Some(federation) = &parts.federation {
             federation.start_sending(engine);

@@ -29,7 +29,10 @@ fn init_writes_a_file_and_a_key_that_can_be_used() {
     assert!(output.status.success(), "{}", stderr(&output));
     let shown = stdout(&output);
     assert!(shown.contains("Server name: example.org"), "{shown}");
-    assert!(shown.contains(&format!("ed25519:{}", keys.signing.version)), "{shown}");
+    assert!(
+        shown.contains(&format!("ed25519:{}", keys.signing.version)),
+        "{shown}"
+    );
 }
 
 /// Every commented key of the file that init writes is a key, with a value of the right kind.

@@ -36,7 +36,9 @@ pub async fn all(connection: &mut Connection) -> Result<Vec<Destination>> {
         retry_at: row.retry_at,
         last_success: row.last_success,
         failures: row.failures,
-        last_error: row.last_error.map(|error| String::from_utf8_lossy(&error).into_owned()),
+        last_error: row
+            .last_error
+            .map(|error| String::from_utf8_lossy(&error).into_owned()),
     });
     Ok(destinations.collect())
 }
@@ -75,9 +77,12 @@ pub async fn store(connection: &mut Connection, destinations: &[Destination]) ->
 
 /// Forgets servers that are owed nothing and do not fail: what [`served`] says holds for them.
 pub async fn forget(connection: &mut Connection, server_names: &[String]) -> Result<()> {
-    sqlx::query!("DELETE FROM destinations WHERE server_name = ANY($1)", server_names)
-        .execute(connection)
-        .await?;
+    sqlx::query!(
+        "DELETE FROM destinations WHERE server_name = ANY($1)",
+        server_names
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -205,16 +205,21 @@ pub async fn keys(connection: &mut Connection, event_nids: &[EventNid]) -> Resul
     )
     .fetch_all(connection)
     .await?;
-    let keys = rows.into_iter().map(|row| (EventNid(row.event_nid), KeyNid(row.key_nid)));
+    let keys = rows
+        .into_iter()
+        .map(|row| (EventNid(row.event_nid), KeyNid(row.key_nid)));
     Ok(keys.collect())
 }
 
 /// Redactions of an event that came before it.
 pub async fn redactions_waiting_for(connection: &mut Connection, event_id: &str) -> Result<Vec<EventNid>> {
     let packed = event_ids::pack(event_id);
-    let nids = sqlx::query_scalar!("SELECT redaction_nid FROM unmatched_redactions WHERE redacts = $1", &packed)
-        .fetch_all(connection)
-        .await?;
+    let nids = sqlx::query_scalar!(
+        "SELECT redaction_nid FROM unmatched_redactions WHERE redacts = $1",
+        &packed
+    )
+    .fetch_all(connection)
+    .await?;
     Ok(nids.into_iter().map(EventNid).collect())
 }
 

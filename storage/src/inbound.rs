@@ -130,8 +130,11 @@ pub async fn count_of(connection: &mut Connection, origin: &str, limit: i64) -> 
 
 /// Takes out events that were judged.
 pub async fn done(connection: &mut Connection, inbound_nids: &[i64]) -> Result<()> {
-    sqlx::query!("DELETE FROM inbound_pdus WHERE inbound_nid = ANY($1)", inbound_nids)
-        .execute(connection)
-        .await?;
+    sqlx::query!(
+        "DELETE FROM inbound_pdus WHERE inbound_nid = ANY($1)",
+        inbound_nids
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }

@@ -118,7 +118,11 @@ pub async fn receipts(
 }
 
 /// The rooms in which a server has users, or had users whose membership changed after `after`.
-pub async fn rooms_shared(connection: &mut Connection, server: &str, after: Position) -> Result<Vec<RoomNid>> {
+pub async fn rooms_shared(
+    connection: &mut Connection,
+    server: &str,
+    after: Position,
+) -> Result<Vec<RoomNid>> {
     let nids = sqlx::query_scalar!(
         "SELECT m.room_nid FROM users u JOIN memberships m USING (user_nid)
          WHERE server_of(u.user_id) = $1 GROUP BY m.room_nid

@@ -207,7 +207,8 @@ impl Client {
 
     /// An event.
     pub async fn event(&self, room_id: &str, event_id: &str) -> Answer {
-        self.get(&format!("/v3/rooms/{room_id}/event/{}", encoded(event_id))).await
+        self.get(&format!("/v3/rooms/{room_id}/event/{}", encoded(event_id)))
+            .await
     }
 
     /// A page of history; `query` as in `dir=b&limit=10`.

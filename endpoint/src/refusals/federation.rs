@@ -13,7 +13,8 @@ const RECEIVE_AGAIN: Duration = Duration::from_secs(5);
 
 impl From<ServeError> for MatrixError {
     fn from(error: ServeError) -> Self {
-        let bad_request = |kind, error: ServeError| Self::new(StatusCode::BAD_REQUEST, kind, error.to_string());
+        let bad_request =
+            |kind, error: ServeError| Self::new(StatusCode::BAD_REQUEST, kind, error.to_string());
         match error {
             ServeError::UnknownRoom => Self::not_found("This server is not in that room."),
             ServeError::UnknownEvent => Self::not_found("There is no such event here."),
@@ -33,8 +34,12 @@ impl From<ServeError> for MatrixError {
 impl From<TransactionError> for MatrixError {
     fn from(error: TransactionError) -> Self {
         match error {
-            TransactionError::TooManyPdus | TransactionError::TooManyEdus => Self::invalid_param(error.to_string()),
-            TransactionError::OtherOrigin => Self::forbidden("The transaction says that it is of another server."),
+            TransactionError::TooManyPdus | TransactionError::TooManyEdus => {
+                Self::invalid_param(error.to_string())
+            }
+            TransactionError::OtherOrigin => {
+                Self::forbidden("The transaction says that it is of another server.")
+            }
             TransactionError::Receive(ReceiveError::TooMany) => Self::limit_exceeded(RECEIVE_AGAIN),
             TransactionError::Receive(ReceiveError::Failed(error)) => error.into(),
         }

@@ -1,8 +1,8 @@
 //! Refusals of rooms.
 
 use hearth_engine::rooms::{
-    DecideError, HandshakeError, SendError, create::CreateRoomError, membership::MembershipError, messages::ReadError,
-    send::SendMessageError, summary::SummaryError,
+    DecideError, HandshakeError, SendError, create::CreateRoomError, membership::MembershipError,
+    messages::ReadError, send::SendMessageError, summary::SummaryError,
 };
 use http::StatusCode;
 use ruma::api::error::ErrorKind;

@@ -55,9 +55,7 @@ impl From<AccountDataError> for MatrixError {
                 Self::bad_json(format!("This can't be account data: {reason}."))
             }
             AccountDataError::TooLarge => Self::too_large("Account data of one type is at most 1 MiB long."),
-            AccountDataError::TooMuch => {
-                Self::too_large("You keep too much account data to add to it.")
-            }
+            AccountDataError::TooMuch => Self::too_large("You keep too much account data to add to it."),
             AccountDataError::UnknownRoom => Self::forbidden("You have never been in this room."),
             AccountDataError::NotSet => Self::not_found("There is no such account data."),
             AccountDataError::Failed(error) => error.into(),

@@ -12,7 +12,8 @@ mod serve;
 use std::sync::{Arc, OnceLock};
 
 use hearth_storage::{
-    DeviceNid, EventNid, KeyNid, RoomNid, StateNid, TypeNid, UserNid, events::{EventStatus, Place},
+    DeviceNid, EventNid, KeyNid, RoomNid, StateNid, TypeNid, UserNid,
+    events::{EventStatus, Place},
     log::NewEvent,
 };
 use ruma::{
@@ -101,7 +102,9 @@ impl Event {
             EventsReferenceFormatVersion::V1 => {
                 let object = read_object(&stored.pdu, &[], usize::MAX, Numbers::Any);
                 let essential = object.and_then(|object| essential(&object, &rules.redaction));
-                Some(sha256(&essential.map_err(|error| failed(serde::de::Error::custom(error)))?))
+                Some(sha256(
+                    &essential.map_err(|error| failed(serde::de::Error::custom(error)))?,
+                ))
             }
             _ => None,
         };

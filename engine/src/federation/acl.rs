@@ -12,8 +12,10 @@ pub async fn allows(engine: &Engine, room: &Room, server: &ServerName) -> Result
     let Some(event) = current_state_event(engine, room, "m.room.server_acl", "").await? else {
         return Ok(true);
     };
-    Ok(match serde_json::from_str::<RoomServerAclEventContent>(event.content().get()) {
-        Ok(acl) => acl.is_allowed(server),
-        Err(_) => true,
-    })
+    Ok(
+        match serde_json::from_str::<RoomServerAclEventContent>(event.content().get()) {
+            Ok(acl) => acl.is_allowed(server),
+            Err(_) => true,
+        },
+    )
 }

@@ -29,16 +29,21 @@ async fn room_with(engine: &Engine, origin: &ServerName, room_id: &RoomId) -> Re
     let room = room_for(engine, origin, room_id).await?;
     match room.has_server(origin) {
         true => Ok(room),
-        false => Err(ServeError::Forbidden("your server is not in that room".to_owned())),
+        false => Err(ServeError::Forbidden(
+            "your server is not in that room".to_owned(),
+        )),
     }
 }
 
 async fn event_in(engine: &Engine, room: &Room, event_id: &EventId) -> Result<Arc<Event>, ServeError> {
-    told::by_id(engine, room, event_id).await?.ok_or(ServeError::UnknownEvent)
+    told::by_id(engine, room, event_id)
+        .await?
+        .ok_or(ServeError::UnknownEvent)
 }
 
 fn raw(json: &str) -> Result<Box<RawValue>, ServeError> {
-    RawValue::from_string(json.to_owned()).map_err(|error| Error::Damaged(format!("an event: {error}")).into())
+    RawValue::from_string(json.to_owned())
+        .map_err(|error| Error::Damaged(format!("an event: {error}")).into())
 }
 
 fn raw_pdus(events: &[Arc<Event>]) -> Result<Vec<Box<RawValue>>, ServeError> {
@@ -85,7 +90,10 @@ pub async fn state(
     request: get_room_state::v1::Request,
 ) -> Result<get_room_state::v1::Response, ServeError> {
     let (state, auth_chain) = state_at(engine, origin, &request.room_id, &request.event_id).await?;
-    Ok(get_room_state::v1::Response::new(raw_pdus(&auth_chain)?, raw_pdus(&state)?))
+    Ok(get_room_state::v1::Response::new(
+        raw_pdus(&auth_chain)?,
+        raw_pdus(&state)?,
+    ))
 }
 
 /// `GET /_matrix/federation/v1/state_ids/{roomId}`
@@ -95,7 +103,10 @@ pub async fn state_ids(
     request: get_room_state_ids::v1::Request,
 ) -> Result<get_room_state_ids::v1::Response, ServeError> {
     let (state, auth_chain) = state_at(engine, origin, &request.room_id, &request.event_id).await?;
-    Ok(get_room_state_ids::v1::Response::new(ids(&auth_chain), ids(&state)))
+    Ok(get_room_state_ids::v1::Response::new(
+        ids(&auth_chain),
+        ids(&state),
+    ))
 }
 
 async fn state_at(
@@ -130,7 +141,9 @@ pub async fn backfill(
     request: get_backfill::v1::Request,
 ) -> Result<get_backfill::v1::Response, ServeError> {
     let room = room_with(engine, origin, &request.room_id).await?;
-    let limit = usize::try_from(u64::from(request.limit)).unwrap_or(MOST).min(MOST);
+    let limit = usize::try_from(u64::from(request.limit))
+        .unwrap_or(MOST)
+        .min(MOST);
     let from: Vec<OwnedEventId> = request.v.into_iter().take(MOST_NAMED).collect();
     let events = told::walk_back(engine, &room, from, &BTreeSet::new(), 0, limit).await?;
     let seen = told::as_seen_by(engine, &room, origin, events).await?;
@@ -146,14 +159,20 @@ pub async fn missing_events(
     request: get_missing_events::v1::Request,
 ) -> Result<get_missing_events::v1::Response, ServeError> {
     let room = room_with(engine, origin, &request.room_id).await?;
-    let limit = usize::try_from(u64::from(request.limit)).unwrap_or(MOST).min(MOST);
+    let limit = usize::try_from(u64::from(request.limit))
+        .unwrap_or(MOST)
+        .min(MOST);
     let stop: BTreeSet<OwnedEventId> = request.earliest_events.into_iter().take(MOST_NAMED).collect();
     let latest: Vec<OwnedEventId> = request.latest_events.into_iter().take(MOST_NAMED).collect();
     let named = told::by_ids(engine, &room, &latest).await?;
     // The latest themselves are there already.
     let before = named
         .iter()
-        .flat_map(|event| ruma::state_res::Event::prev_events(event).cloned().collect::<Vec<_>>())
+        .flat_map(|event| {
+            ruma::state_res::Event::prev_events(event)
+                .cloned()
+                .collect::<Vec<_>>()
+        })
         .collect();
     let mut events = told::walk_back(engine, &room, before, &stop, request.min_depth.into(), limit).await?;
     events.sort_by_key(|event| event.depth());

@@ -3,9 +3,9 @@
 
 pub mod acl;
 mod edus;
-mod transactions;
 mod history;
 mod queries;
+mod transactions;
 
 pub use queries::{directory, profile};
 
@@ -13,9 +13,7 @@ pub use history::{backfill, event, event_auth, missing_events, state, state_ids}
 
 pub use crate::rooms::{
     ServeError,
-    handshake::serve::{
-        invite, make_join, make_knock, make_leave, send_join, send_knock, send_leave,
-    },
+    handshake::serve::{invite, make_join, make_knock, make_leave, send_join, send_knock, send_leave},
     receive::inbox::{Answers, ReceiveError, receive_pdus},
 };
 pub(crate) use transactions::Transactions;

@@ -25,9 +25,9 @@ use super::{
     decide::{DecideError, Decided, Signer, Target, decide},
     draft::{BadContent, Draft, content_from_json, content_of},
     gather::gather_for_new,
+    handshake::invite_remote,
     head::Head,
     members::Members,
-    handshake::invite_remote,
     membership::{member_content, member_content_for},
     state::StateMap,
     view::View,
@@ -349,7 +349,12 @@ impl Plan<'_> {
     async fn invite_elsewhere(&self, engine: &Arc<Engine>, room_id: &RoomId) -> Result<(), Error> {
         let own = &self.engine.config.server_name;
         // Collected: a borrow by a closure may not be held over what is awaited below.
-        let elsewhere: Vec<&OwnedUserId> = self.request.invite.iter().filter(|id| id.server_name() != own).collect();
+        let elsewhere: Vec<&OwnedUserId> = self
+            .request
+            .invite
+            .iter()
+            .filter(|id| id.server_name() != own)
+            .collect();
         if elsewhere.is_empty() {
             return Ok(());
         }

@@ -3,7 +3,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use hearth_storage::{EventNid, KeyNid, StateNid, TypeNid, UserNid, log::Membership};
-use ruma::{OwnedUserId, UserId, events::{StateEventType, TimelineEventType}, room_version_rules::RoomVersionRules, state_res};
+use ruma::{
+    OwnedUserId, UserId,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
+    state_res,
+};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Room, StateMap, decide::DecideError, draft::Draft};
@@ -158,7 +163,12 @@ pub(super) async fn names_of_event(
     let mut names = match names_of_subject(engine, rules, &subject, target, event.nid).await {
         Ok(names) => names,
         Err(DecideError::Failed(error)) => return Err(error),
-        Err(error) => return Err(Error::Damaged(format!("{} has no names: {error}", event.event_id))),
+        Err(error) => {
+            return Err(Error::Damaged(format!(
+                "{} has no names: {error}",
+                event.event_id
+            )));
+        }
     };
     if !is_local {
         names.stripped_keys.clear();

@@ -116,13 +116,20 @@ impl HeadCell {
     /// The forward extremities, as far as there is a head.
     pub fn extremities(&self) -> Vec<Extremity> {
         let holder = self.0.lock();
-        holder.head.as_ref().map(|head| head.extremities.clone()).unwrap_or_default()
+        holder
+            .head
+            .as_ref()
+            .map(|head| head.extremities.clone())
+            .unwrap_or_default()
     }
 
     /// The current state with its number and how it is stored, as far as there is a head.
     pub fn state_as_stored(&self) -> Option<(StateMap, Option<(StateNid, i16)>)> {
         let holder = self.0.lock();
-        holder.head.as_ref().map(|head| (head.state.clone(), head.stored_state))
+        holder
+            .head
+            .as_ref()
+            .map(|head| (head.state.clone(), head.stored_state))
     }
 
     /// Decides on the head: `decide` moves it and queues the change, or changes nothing and fails. Nothing when there

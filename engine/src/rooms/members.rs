@@ -43,7 +43,10 @@ pub(crate) struct Members {
 
 impl Members {
     /// The members of a room; `own` is this server's name.
-    pub fn of(members: impl IntoIterator<Item = (UserNid, Membership, OwnedUserId)>, own: &ServerName) -> Self {
+    pub fn of(
+        members: impl IntoIterator<Item = (UserNid, Membership, OwnedUserId)>,
+        own: &ServerName,
+    ) -> Self {
         let mut all = Self::default();
         let mut local_joined = Vec::new();
         for (user_nid, membership, user_id) in members {
@@ -120,13 +123,18 @@ impl Members {
     /// The servers that have joined users in the room, in no order; made once until one comes or goes.
     pub fn present(&self) -> Arc<[OwnedServerName]> {
         let present = || self.servers.iter().filter(|server| server.joined > 0);
-        Arc::clone(self.present.get_or_init(|| present().map(|server| server.name.clone()).collect()))
+        Arc::clone(
+            self.present
+                .get_or_init(|| present().map(|server| server.name.clone()).collect()),
+        )
     }
 
     /// How many joined users each server has that has any.
     pub fn joined_by_server(&self) -> HashMap<OwnedServerName, usize> {
         let present = self.servers.iter().filter(|server| server.joined > 0);
-        present.map(|server| (server.name.clone(), server.joined)).collect()
+        present
+            .map(|server| (server.name.clone(), server.joined))
+            .collect()
     }
 
     /// Whether a user is one of this server's; false for one the room never heard of.
@@ -146,7 +154,11 @@ impl Members {
     /// Whether a server has joined users in the room.
     pub fn has_server(&self, server: &ServerName) -> bool {
         let index = self.server_indices.get(server);
-        index.is_some_and(|index| self.servers.get(index.0 as usize).is_some_and(|server| server.joined > 0))
+        index.is_some_and(|index| {
+            self.servers
+                .get(index.0 as usize)
+                .is_some_and(|server| server.joined > 0)
+        })
     }
 
     fn count(&mut self, membership: Option<Membership>, step: isize) {

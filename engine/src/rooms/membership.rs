@@ -7,8 +7,8 @@ use hearth_storage::{
     log::{Change, Fact, Membership, MembershipChange},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId,
-    UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId,
+    RoomOrAliasId, UserId,
 };
 
 use super::{
@@ -17,8 +17,8 @@ use super::{
     decide::DecideError,
     draft::Draft,
     handshake::{
-        HandshakeError, InviteError, RemoteJoin, inviting_servers, invite_remote, join_through, knock_through,
-        leave_through,
+        HandshakeError, InviteError, RemoteJoin, invite_remote, inviting_servers, join_through,
+        knock_through, leave_through,
     },
     restricted::{Authorising, authorising_user},
 };
@@ -214,7 +214,9 @@ pub async fn knock(
             change(engine, &room, requester, &requester.user_id, content).await?;
         }
         room => {
-            let known = room.as_deref().and_then(|room| membership_of(room, requester.user_nid));
+            let known = room
+                .as_deref()
+                .and_then(|room| membership_of(room, requester.user_nid));
             if known == Some(Membership::Knock) {
                 return Ok(room_id);
             }

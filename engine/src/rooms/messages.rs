@@ -13,9 +13,10 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use super::{
-    Room, by_id, read, serve,
-    visibility::{self, Access, Sight},
+    Room, by_id, read,
     receive::backfill,
+    serve,
+    visibility::{self, Access, Sight},
     walk::{Walk, Walked, place_of},
 };
 use crate::{
@@ -186,7 +187,9 @@ async fn past_gaps(
         let is_ahead = |gap: &i64| {
             *gap <= from.sequence && *gap > to.sequence && given_up.is_none_or(|given_up| *gap < given_up)
         };
-        let gap = room.read(|view| view.gaps.iter().rev().copied().find(is_ahead)).flatten();
+        let gap = room
+            .read(|view| view.gaps.iter().rev().copied().find(is_ahead))
+            .flatten();
         let Some(gap) = gap else { break };
         let edge = Place {
             sequence: gap,

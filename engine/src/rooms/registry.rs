@@ -11,7 +11,9 @@ use std::{
 use hearth_storage::{RoomNid, UserNid};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName, room_version_rules::RoomVersionRules};
+use ruma::{
+    OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName, room_version_rules::RoomVersionRules,
+};
 
 use super::{
     head::HeadCell,
@@ -76,7 +78,9 @@ impl Room {
 
     /// Whether a server has joined users in the room.
     pub fn has_server(&self, server: &ServerName) -> bool {
-        self.view.read(|view| view.members.has_server(server)).unwrap_or(false)
+        self.view
+            .read(|view| view.members.has_server(server))
+            .unwrap_or(false)
     }
 
     fn weight(&self) -> u64 {

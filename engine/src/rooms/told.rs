@@ -31,12 +31,20 @@ const MOST_AUTH: usize = 500_000;
 pub(crate) type Events = Vec<Arc<Event>>;
 
 /// An event of `room` by its ID, whatever its status.
-pub(crate) async fn by_id(engine: &Engine, room: &Room, event_id: &EventId) -> Result<Option<Arc<Event>>, Error> {
+pub(crate) async fn by_id(
+    engine: &Engine,
+    room: &Room,
+    event_id: &EventId,
+) -> Result<Option<Arc<Event>>, Error> {
     Ok(by_ids(engine, room, &[event_id.to_owned()]).await?.pop())
 }
 
 /// Events of `room` by ID, whatever their status, in no order.
-pub(crate) async fn by_ids(engine: &Engine, room: &Room, event_ids: &[OwnedEventId]) -> Result<Events, Error> {
+pub(crate) async fn by_ids(
+    engine: &Engine,
+    room: &Room,
+    event_ids: &[OwnedEventId],
+) -> Result<Events, Error> {
     let wanted: Vec<&str> = event_ids.iter().map(|event_id| event_id.as_str()).collect();
     let mut connection = engine.db.acquire().await?;
     let mut stored = stored_events::by_ids(&mut connection, &wanted).await?;
@@ -48,8 +56,14 @@ pub(crate) async fn by_ids(engine: &Engine, room: &Room, event_ids: &[OwnedEvent
 }
 
 /// The state before an event; nothing for one whose past is not known.
-pub(crate) async fn state_before(engine: &Engine, room: &Room, event: &Event) -> Result<Option<StateMap>, Error> {
-    let prevs: Vec<&str> = ruma::state_res::Event::prev_events(event).map(|id| id.as_str()).collect();
+pub(crate) async fn state_before(
+    engine: &Engine,
+    room: &Room,
+    event: &Event,
+) -> Result<Option<StateMap>, Error> {
+    let prevs: Vec<&str> = ruma::state_res::Event::prev_events(event)
+        .map(|id| id.as_str())
+        .collect();
     let known = known(engine, prevs.iter().copied()).await?;
     let states: BTreeSet<StateNid> = known.values().filter_map(|known| known.state_after).collect();
     if states.is_empty() || known.len() < prevs.len() {
@@ -63,7 +77,9 @@ async fn first_state_before(engine: &Engine, room: &Room, event: &Event) -> Resu
     if event.state_after == StateNid::from(0) {
         return Ok(None);
     }
-    let after = state::load(engine, room, &BTreeSet::from([event.state_after])).await?.pop();
+    let after = state::load(engine, room, &BTreeSet::from([event.state_after]))
+        .await?
+        .pop();
     Ok(after.map(|state| {
         let mut map = state.map;
         if let Some(key_nid) = event.key_nid.filter(|_| !event.is_rejected()) {
@@ -84,7 +100,10 @@ pub(crate) async fn with_auth_chain(
     let from: BTreeSet<EventNid> = state_nids.iter().chain(besides).copied().collect();
     let mut chain = auth_chain(engine, &from).await?;
     chain.retain(|event_nid| !state_nids.contains(event_nid));
-    let state = read::events(engine, room, state_nids).await?.into_values().collect();
+    let state = read::events(engine, room, state_nids)
+        .await?
+        .into_values()
+        .collect();
     let chain = read::events(engine, room, chain).await?.into_values().collect();
     Ok((state, chain))
 }
@@ -102,7 +121,9 @@ async fn auth_chain(engine: &Engine, from: &BTreeSet<EventNid>) -> Result<BTreeS
 
 /// What authorises one event, of any kind.
 pub(crate) async fn auth_chain_of(engine: &Engine, room: &Room, event: &Event) -> Result<Events, Error> {
-    let direct: Vec<&str> = ruma::state_res::Event::auth_events(event).map(|id| id.as_str()).collect();
+    let direct: Vec<&str> = ruma::state_res::Event::auth_events(event)
+        .map(|id| id.as_str())
+        .collect();
     let direct: BTreeSet<EventNid> = known(engine, direct)
         .await?
         .into_values()
@@ -131,12 +152,17 @@ pub(crate) async fn walk_back(
         next.retain(|event_id| seen.insert(event_id.clone()));
         let mut step = by_ids(engine, room, &next).await?;
         step.retain(|event| {
-            matches!(event.status, EventStatus::Accepted | EventStatus::SoftFailed) && event.depth() >= min_depth
+            matches!(event.status, EventStatus::Accepted | EventStatus::SoftFailed)
+                && event.depth() >= min_depth
         });
         step.sort_by_key(|event| std::cmp::Reverse(event.depth()));
         next = step
             .iter()
-            .flat_map(|event| ruma::state_res::Event::prev_events(event).cloned().collect::<Vec<_>>())
+            .flat_map(|event| {
+                ruma::state_res::Event::prev_events(event)
+                    .cloned()
+                    .collect::<Vec<_>>()
+            })
             .collect();
         found.extend(step);
     }
@@ -216,7 +242,9 @@ async fn may_see(
     };
     let members: Vec<EventNid> = users.iter().filter_map(|key_nid| state.get(*key_nid)).collect();
     let members = read::events(engine, room, members).await?;
-    Ok(members
-        .values()
-        .any(|event| event.membership().is_some_and(|membership| enough.contains(&membership))))
+    Ok(members.values().any(|event| {
+        event
+            .membership()
+            .is_some_and(|membership| enough.contains(&membership))
+    }))
 }

@@ -13,10 +13,7 @@ use hearth_storage::{
 use parking_lot::Mutex;
 use ruma::OwnedUserId;
 
-use super::{
-    Room, StateMap,
-    members::Members,
-};
+use super::{Room, StateMap, members::Members};
 use crate::{
     Engine,
     events::{Event, redact, without_content},

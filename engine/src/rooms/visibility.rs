@@ -155,7 +155,10 @@ pub(crate) async fn load(
     let all = state_changes::of_keys(connection, &room_nids, &keys, Position(i64::MAX)).await?;
     let first_of = |room: &Room| -> Option<EventNid> {
         let is_it = |room_nid: &RoomNid, key_nid| *room_nid == room.nid && Some(key_nid) == visibility_key;
-        match all.iter().find(|(room_nid, _, change)| is_it(room_nid, change.key_nid)) {
+        match all
+            .iter()
+            .find(|(room_nid, _, change)| is_it(room_nid, change.key_nid))
+        {
             Some((_, _, first)) => first.old,
             None => room.read(|view| view.state.get(visibility_key?)).flatten(),
         }

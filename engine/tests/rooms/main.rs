@@ -163,7 +163,9 @@ impl Server {
     }
 
     async fn join(&self, user: &Requester, room_id: &RoomId) {
-        membership::join(&self.engine, user, room_id, &[], None).await.unwrap();
+        membership::join(&self.engine, user, room_id, &[], None)
+            .await
+            .unwrap();
     }
 
     async fn leave(&self, user: &Requester, room_id: &RoomId) {

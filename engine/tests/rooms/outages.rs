@@ -64,7 +64,9 @@ async fn service_returns_when_the_database_does() {
     )
     .await
     .unwrap();
-    membership::join(&engine, &bob, &room_id, &[], None).await.unwrap();
+    membership::join(&engine, &bob, &room_id, &[], None)
+        .await
+        .unwrap();
     say(&engine, &alice, &room_id, "before", "before").await.unwrap();
     let first = sync_json(&engine, &bob, None, json!({}), |_| ()).await.unwrap();
     let since = first["next_batch"].as_str().unwrap().to_owned();

@@ -97,10 +97,16 @@ impl Batch {
             Some(relation_row(relation, event))
         });
         self.relations.extend(relations);
-        self.gaps.extend(change.gaps.iter().map(|gap| GapRow {
-            room_nid: gap.room_nid.0,
-            sequence: gap.sequence,
-            missing: gap.missing.iter().map(|event_id| event_ids::pack(event_id)).collect(),
+        self.gaps.extend(change.gaps.iter().map(|gap| {
+            GapRow {
+                room_nid: gap.room_nid.0,
+                sequence: gap.sequence,
+                missing: gap
+                    .missing
+                    .iter()
+                    .map(|event_id| event_ids::pack(event_id))
+                    .collect(),
+            }
         }));
         let unmatched = change.unmatched_redactions.iter();
         self.unmatched_redactions

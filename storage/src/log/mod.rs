@@ -14,8 +14,8 @@ mod tail;
 mod writer;
 
 pub use change::{
-    AccountData, Alias, Change, ClientTransaction, Fact, Gap, HeadMove, Membership, MembershipChange, NewEvent,
-    NewRoom, NewState, Receipt, Redaction, Relation, StateChange, UnmatchedRedaction,
+    AccountData, Alias, Change, ClientTransaction, Fact, Gap, HeadMove, Membership, MembershipChange,
+    NewEvent, NewRoom, NewState, Receipt, Redaction, Relation, StateChange, UnmatchedRedaction,
 };
 pub use committer::{CommitError, Committed, Committer, CommitterStatus, Outcome, Patience, Slot};
 pub use range::{head, parted_at, read_range};

@@ -62,16 +62,25 @@ async fn talk_in_version(version: &str) {
     alice.send_text(&room, "before").await.event_id();
     join_via(bob, &room, a).await;
     bob.sync_until(is_joined(&room)).await;
-    alice.sync_until(|sync| {
-        let events = sync["rooms"]["join"][&room]["timeline"]["events"].as_array().cloned();
-        events.unwrap_or_default().iter().any(|event| event["state_key"] == bob.user_id)
-    })
-    .await;
+    alice
+        .sync_until(|sync| {
+            let events = sync["rooms"]["join"][&room]["timeline"]["events"]
+                .as_array()
+                .cloned();
+            events
+                .unwrap_or_default()
+                .iter()
+                .any(|event| event["state_key"] == bob.user_id)
+        })
+        .await;
     let hello = alice.send_text(&room, "hello").await.event_id();
     bob.sync_until(timeline_has(&room, &hello)).await;
     let answer = bob.send_text(&room, "and to you").await.event_id();
     alice.sync_until(timeline_has(&room, &answer)).await;
-    alice.send_state(&room, "m.room.topic", "", json!({ "topic": "all of it" })).await.event_id();
+    alice
+        .send_state(&room, "m.room.topic", "", json!({ "topic": "all of it" }))
+        .await
+        .event_id();
     same_state(alice, bob, &room).await;
     let redaction = alice.redact(&room, &hello, "a slip").await.event_id();
     bob.sync_until(timeline_has(&room, &redaction)).await;
@@ -122,7 +131,10 @@ async fn an_invite_crosses_servers_and_is_taken() {
 #[tokio::test]
 async fn an_invite_that_is_refused_is_seen_as_a_leave_by_who_sent_it() {
     let Two { alice, bob, .. } = &two().await;
-    let room = alice.create_room(json!({ "invite": [bob.user_id], "is_direct": true })).await.room_id();
+    let room = alice
+        .create_room(json!({ "invite": [bob.user_id], "is_direct": true }))
+        .await
+        .room_id();
     bob.sync_until(is_invited(&room)).await;
     bob.leave(&room).await.ok();
     bob.sync_until(has_left(&room)).await;
@@ -139,7 +151,10 @@ async fn a_room_is_joined_by_the_alias_of_another_server() {
     let mut parameters = public_chat();
     parameters["room_alias_name"] = json!("lobby");
     let room = alice.create_room(parameters).await.room_id();
-    let joined = bob.post(&format!("/v3/join/%23lobby:{}", a.name()), json!({})).await.ok();
+    let joined = bob
+        .post(&format!("/v3/join/%23lobby:{}", a.name()), json!({}))
+        .await
+        .ok();
     assert_eq!(joined["room_id"], room);
 }
 
@@ -177,8 +192,16 @@ async fn a_kick_and_a_ban_reach_the_other_server() {
 async fn a_knock_crosses_servers_and_is_let_in() {
     let Two { a, alice, bob, .. } = &two().await;
     let knock = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
-    let room = alice.create_room(json!({ "initial_state": [knock] })).await.room_id();
-    bob.post(&format!("/v3/knock/{room}?via={}", a.name()), json!({ "reason": "me" })).await.ok();
+    let room = alice
+        .create_room(json!({ "initial_state": [knock] }))
+        .await
+        .room_id();
+    bob.post(
+        &format!("/v3/knock/{room}?via={}", a.name()),
+        json!({ "reason": "me" }),
+    )
+    .await
+    .ok();
     until("the knock is seen", || async {
         (alice.memberships(&room).await[&bob.user_id] == "knock").then_some(())
     })
@@ -198,7 +221,10 @@ async fn a_restricted_room_lets_members_of_another_room_in_from_elsewhere() {
         "allow": [{ "type": "m.room_membership", "room_id": space }],
     });
     let rules = json!({ "type": "m.room.join_rules", "content": rules });
-    let room = alice.create_room(json!({ "initial_state": [rules] })).await.room_id();
+    let room = alice
+        .create_room(json!({ "initial_state": [rules] }))
+        .await
+        .room_id();
     bob.post(&format!("/v3/join/{room}?via={}", a.name()), json!({}))
         .await
         .refused(403, "M_FORBIDDEN");
@@ -223,7 +249,10 @@ async fn messages_of_both_sides_at_once_all_arrive_and_the_state_is_one() {
             sent.push(client.send_text(&room, &format!("{name} {n}")).await.event_id());
             if n % 10 == 0 {
                 let content = json!({ "name": format!("{name} {n}") });
-                client.send_state(&room, &format!("org.example.{name}"), "", content).await.event_id();
+                client
+                    .send_state(&room, &format!("org.example.{name}"), "", content)
+                    .await
+                    .event_id();
             }
         }
         sent
@@ -251,7 +280,10 @@ async fn a_server_that_the_acl_denies_is_not_heard() {
     bob.sync_until(is_joined(&room)).await;
     // Ports don't count in a server ACL: the two are one name to it.
     let denied = json!({ "allow": ["*"], "deny": ["localhost"], "allow_ip_literals": true });
-    alice.send_state(&room, "m.room.server_acl", "", denied).await.event_id();
+    alice
+        .send_state(&room, "m.room.server_acl", "", denied)
+        .await
+        .event_id();
     let unheard = bob.send_text(&room, "can you hear me?").await.event_id();
     let other = alice.create_room(public_chat()).await.room_id();
     join_via(bob, &other, a).await;

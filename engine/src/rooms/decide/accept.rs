@@ -9,7 +9,10 @@ use std::{
 
 use hearth_storage::{
     EventNid, KeyNid, StateNid, UserNid,
-    log::{Change, Fact, Gap, HeadMove, Membership, MembershipChange, NewEvent, NewState, StateChange, UnmatchedRedaction},
+    log::{
+        Change, Fact, Gap, HeadMove, Membership, MembershipChange, NewEvent, NewState, StateChange,
+        UnmatchedRedaction,
+    },
     states,
 };
 use ruma::events::StateEventType;
@@ -225,14 +228,21 @@ impl Accepting<'_> {
             return Ok((self.candidate.state_after.clone(), self.candidate.after, None));
         }
         let state = self.known.resolved.get(&states);
-        let state = state.ok_or_else(|| AcceptError::Unresolved(states.clone()))?.clone();
+        let state = state
+            .ok_or_else(|| AcceptError::Unresolved(states.clone()))?
+            .clone();
         let changes = difference(&self.head.state, &state, None);
         if let Some(stored_state) = self.head.stored_state.filter(|_| changes.is_empty()) {
             return Ok((state, stored_state, None));
         }
-        let delta: Vec<_> = changes.iter().map(|change| (change.key_nid, change.new)).collect();
-        let packed = states::pack(state_nid, self.head.stored_state, &delta, || state.iter().collect::<Vec<_>>())
-            .map_err(Error::from)?;
+        let delta: Vec<_> = changes
+            .iter()
+            .map(|change| (change.key_nid, change.new))
+            .collect();
+        let packed = states::pack(state_nid, self.head.stored_state, &delta, || {
+            state.iter().collect::<Vec<_>>()
+        })
+        .map_err(Error::from)?;
         Ok((state, (state_nid, packed.depth), Some(packed)))
     }
 
@@ -248,7 +258,11 @@ impl Accepting<'_> {
         }
         // The candidate's own first: it takes the position of the event.
         memberships.sort_by_key(|membership| membership.event_nid != self.candidate.event.nid);
-        if missing.is_empty() { Ok(memberships) } else { Err(AcceptError::Missing(missing)) }
+        if missing.is_empty() {
+            Ok(memberships)
+        } else {
+            Err(AcceptError::Missing(missing))
+        }
     }
 
     /// The membership that a change of state gives somebody. Who has no member event any more has left.
@@ -319,7 +333,11 @@ impl Accepting<'_> {
         };
         let candidate = self.candidate.event;
         let own = self.known.redacted.iter().map(|redacted| (candidate, redacted));
-        let earlier = self.known.redactions.iter().map(|redaction| (redaction, candidate));
+        let earlier = self
+            .known
+            .redactions
+            .iter()
+            .map(|redaction| (redaction, candidate));
         let allowed = own
             .chain(earlier)
             .filter(|(event, redacted)| facts::may_redact(event, redacted, &power).unwrap_or(false));
@@ -330,10 +348,15 @@ impl Accepting<'_> {
     fn push_class(&self) -> Result<i16, AcceptError> {
         let event = self.candidate.event;
         let content = readable(event.content().get());
-        class::class_of(&event.event_type().to_string(), event.state_key(), &content, || {
-            let power = self.power()?;
-            Ok(power.is_some_and(|power| power.may_notify_room(event.sender()).unwrap_or(false)))
-        })
+        class::class_of(
+            &event.event_type().to_string(),
+            event.state_key(),
+            &content,
+            || {
+                let power = self.power()?;
+                Ok(power.is_some_and(|power| power.may_notify_room(event.sender()).unwrap_or(false)))
+            },
+        )
     }
 }
 

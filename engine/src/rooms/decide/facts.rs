@@ -45,7 +45,11 @@ pub(super) fn redaction(event: &Event, redacted: &Event) -> Redaction {
 
 /// Whether an event may redact what it names. Room versions since 3 let such an event pass by their rules; who may send
 /// one is said by the client-server API, "Redactions": the sender of the redacted event, or who has the power.
-pub(in crate::rooms) fn may_redact(event: &Event, redacted: &Event, power: &Power<'_>) -> Result<bool, BadPower> {
+pub(in crate::rooms) fn may_redact(
+    event: &Event,
+    redacted: &Event,
+    power: &Power<'_>,
+) -> Result<bool, BadPower> {
     Ok(redacted.sender() == event.sender() || power.may(event.sender(), RoomPowerLevelsIntField::Redact)?)
 }
 

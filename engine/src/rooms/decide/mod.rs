@@ -12,7 +12,8 @@ use hearth_storage::{
     log::{Change, ClientTransaction, Fact, MembershipChange, NewEvent, Redaction},
 };
 use ruma::{
-    CanonicalJsonObject, OwnedEventId, OwnedRoomId, RoomId, events::TimelineEventType, room_version_rules::RoomVersionRules,
+    CanonicalJsonObject, OwnedEventId, OwnedRoomId, RoomId, events::TimelineEventType,
+    room_version_rules::RoomVersionRules,
 };
 
 use super::{
@@ -29,9 +30,9 @@ use crate::{
 };
 pub(super) use accept::{AcceptError, Accepted, Candidate, Known, accept};
 use ahead::{Ahead, StateAfter};
+use build::{Position, unsigned_pdu};
 pub(super) use build::{Signer, sign};
 pub(super) use facts::may_redact;
-use build::{Position, unsigned_pdu};
 
 /// Why an event is not sent.
 #[derive(Debug, thiserror::Error)]

@@ -8,9 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use hearth_storage::{
     EventNid, KeyNid, UserNid,
     events::EventStatus,
-    log::{
-        Change, CommitError, Fact, Gap, HeadMove, Membership, MembershipChange, NewEvent, StateChange,
-    },
+    log::{Change, CommitError, Fact, Gap, HeadMove, Membership, MembershipChange, NewEvent, StateChange},
     memberships::{self, OtherMembership},
 };
 use ruma::{OwnedEventId, OwnedServerName, UserId};
@@ -128,7 +126,10 @@ async fn check_create(
         .unwrap_or_else(|| "1".to_owned());
     Ok(match version == room.version.as_str() {
         true => Ok(()),
-        false => Err(format!("the room was said to be of version {}, and is of {version}", room.version)),
+        false => Err(format!(
+            "the room was said to be of version {}, and is of {version}",
+            room.version
+        )),
     })
 }
 
@@ -140,7 +141,10 @@ async fn check_join(
     state: &StateMap,
     events: &HashMap<EventNid, Arc<Event>>,
 ) -> Result<Result<(), String>, Error> {
-    let rejected = own.known.as_ref().is_some_and(|known| known.status == EventStatus::Rejected);
+    let rejected = own
+        .known
+        .as_ref()
+        .is_some_and(|known| known.status == EventStatus::Rejected);
     if rejected || !own.auth_missing.is_empty() {
         return Ok(Err("what authorises the join does not allow it".to_owned()));
     }
@@ -229,7 +233,9 @@ impl Arriving<'_> {
         let user_nids = self.engine.interner.users(&user_ids).await?;
         let (mut ours, mut others) = (Vec::new(), Vec::new());
         for ((user_id, event), user_nid) in members.into_iter().zip(user_nids) {
-            let Some(membership) = event.membership() else { continue };
+            let Some(membership) = event.membership() else {
+                continue;
+            };
             if user_id.server_name() == self.engine.config.server_name {
                 ours.push(self.membership(user_nid, event, membership));
             } else {
@@ -281,9 +287,9 @@ impl Arriving<'_> {
             return changes;
         }
         let map = &self.after.map;
-        let set = map
-            .iter()
-            .filter(|(key_nid, event_nid)| *event_nid != self.own.event.nid && current.get(*key_nid) != Some(*event_nid));
+        let set = map.iter().filter(|(key_nid, event_nid)| {
+            *event_nid != self.own.event.nid && current.get(*key_nid) != Some(*event_nid)
+        });
         changes.extend(set.map(|(key_nid, event_nid)| StateChange {
             key_nid,
             old: current.get(key_nid),

@@ -49,7 +49,9 @@ pub(in crate::rooms) async fn invite_remote(
         event_id.clone(),
         room.version.clone(),
         json,
-        invite_room_state(engine, room, requester).await.map_err(HandshakeError::from)?,
+        invite_room_state(engine, room, requester)
+            .await
+            .map_err(HandshakeError::from)?,
     );
     let answered = engine.remote.invite(&server, request).await;
     let answered = answered.map_err(|error| HandshakeError::said(&server, error))?;
@@ -58,7 +60,9 @@ pub(in crate::rooms) async fn invite_remote(
         return Err(HandshakeError::bad(&server, "the invite came back as another event").into());
     }
     let own = &engine.config.server_name;
-    let judged = judge_now(engine, room, own, vec![signed]).await.map_err(HandshakeError::from)?;
+    let judged = judge_now(engine, room, own, vec![signed])
+        .await
+        .map_err(HandshakeError::from)?;
     match judged.first() {
         Some((_, Judgement::Accepted | Judgement::Known(_))) => Ok(event_id),
         // The room changed while the other server was asked.

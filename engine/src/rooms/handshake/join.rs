@@ -72,7 +72,14 @@ async fn join_through_one(
     // A server of the first days says no version: its rooms are of version 1.
     let version = made.room_version.unwrap_or(RoomVersionId::V1);
     let room = known_or_new(engine, join.room_id, &version).await?;
-    let completed = complete(engine, &made.event, join.room_id, user_id, join.content.clone(), &room.rules);
+    let completed = complete(
+        engine,
+        &made.event,
+        join.room_id,
+        user_id,
+        join.content.clone(),
+        &room.rules,
+    );
     let Completed { event_id, json } =
         completed.map_err(|error| HandshakeError::bad(server, error.to_string()))?;
     let json = serde_json::value::RawValue::from_string(json)
@@ -80,7 +87,9 @@ async fn join_through_one(
     let request =
         create_join_event::v2::Request::new(join.room_id.to_owned(), event_id.clone(), json.clone());
     let sent = engine.remote.send_join(server, request).await;
-    let sent = sent.map_err(|error| HandshakeError::said(server, error))?.room_state;
+    let sent = sent
+        .map_err(|error| HandshakeError::said(server, error))?
+        .room_state;
 
     // In a restricted room the server adds its signature to the event.
     let own = [sent.event.unwrap_or(json)];

@@ -17,7 +17,10 @@ use super::{
 use crate::{
     Engine, Error,
     accounts::Requester,
-    rooms::{create::SUPPORTED_VERSIONS, receive::{fetch, outliers}},
+    rooms::{
+        create::SUPPORTED_VERSIONS,
+        receive::{fetch, outliers},
+    },
 };
 
 /// Servers that are asked, one after another.

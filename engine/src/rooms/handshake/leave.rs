@@ -16,7 +16,10 @@ use super::{
 use crate::{
     Engine, Error,
     accounts::Requester,
-    rooms::{Room, receive::{fetch, outliers}},
+    rooms::{
+        Room,
+        receive::{fetch, outliers},
+    },
     users,
 };
 

@@ -61,9 +61,17 @@ impl HandshakeError {
     /// What `server` said, as a cause.
     pub(in crate::rooms) fn said(server: &OwnedServerName, error: RemoteError) -> Self {
         match error {
-            RemoteError::Refused { status: 403, error, .. } => Self::Forbidden(error),
-            RemoteError::Refused { status: 404, error, .. } => Self::NotFound(error),
-            RemoteError::Refused { ref errcode, ref body, .. } if errcode == "M_INCOMPATIBLE_ROOM_VERSION" => {
+            RemoteError::Refused {
+                status: 403, error, ..
+            } => Self::Forbidden(error),
+            RemoteError::Refused {
+                status: 404, error, ..
+            } => Self::NotFound(error),
+            RemoteError::Refused {
+                ref errcode,
+                ref body,
+                ..
+            } if errcode == "M_INCOMPATIBLE_ROOM_VERSION" => {
                 let version = body.as_ref().and_then(|body| body.get("room_version")?.as_str());
                 Self::UnsupportedVersion(version.unwrap_or("unknown").to_owned())
             }

@@ -42,7 +42,12 @@ pub(super) async fn known_or_new(
         let mut connection = engine.db.acquire().await.map_err(Error::from)?;
         rooms::next_nid(&mut connection).await.map_err(Error::from)?
     };
-    Ok(Arc::new(Room::new(room_nid, room_id.to_owned(), version.clone(), rules)))
+    Ok(Arc::new(Room::new(
+        room_nid,
+        room_id.to_owned(),
+        version.clone(),
+        rules,
+    )))
 }
 
 /// What makes a room known, where it isn't: a room without events.
@@ -79,7 +84,14 @@ pub(super) async fn set_membership(
         let mut connection = engine.db.acquire().await?;
         events::store_quietly(&mut connection, &[quiet]).await?;
     }
-    note_membership(engine, room, incoming.event.nid, (user_id, membership), stripped_state).await
+    note_membership(
+        engine,
+        room,
+        incoming.event.nid,
+        (user_id, membership),
+        stripped_state,
+    )
+    .await
 }
 
 /// The same for an event that is stored.
@@ -116,7 +128,8 @@ pub(super) async fn note_membership(
         Err(CommitError::Constraint(name)) if name == "rooms_room_id_key" => {
             // Somebody else made it known meanwhile.
             let known = by_id(engine, &room.id).await?;
-            let known = known.ok_or_else(|| Error::Damaged(format!("room {} is known and isn't", room.id)))?;
+            let known =
+                known.ok_or_else(|| Error::Damaged(format!("room {} is known and isn't", room.id)))?;
             let again = note_membership(engine, &known, event_nid, (user_id, membership), None);
             Box::pin(again).await
         }
@@ -137,7 +150,9 @@ pub(crate) async fn inviting_servers(
     };
     let mut servers = Vec::new();
     let event = crate::rooms::read::events(engine, room, [known.event_nid]).await?;
-    let sender = event.get(&known.event_nid).map(|event| event.sender().server_name().to_owned());
+    let sender = event
+        .get(&known.event_nid)
+        .map(|event| event.sender().server_name().to_owned());
     servers.extend(sender);
     #[derive(serde::Deserialize)]
     struct Stripped {

@@ -80,12 +80,16 @@ pub(super) fn complete(
     rules: &RoomVersionRules,
 ) -> Result<Completed, TemplateError> {
     let Ok(CanonicalJsonValue::Object(mut template)) = serde_json::from_str(template.get()) else {
-        return Err(TemplateError::Bad("the template is not an object of canonical JSON"));
+        return Err(TemplateError::Bad(
+            "the template is not an object of canonical JSON",
+        ));
     };
     let mut pdu = CanonicalJsonObject::new();
     for key in ["prev_events", "auth_events", "depth"] {
         let value = template.remove(key);
-        let value = value.ok_or(TemplateError::Bad("the template does not say where in the room it comes"))?;
+        let value = value.ok_or(TemplateError::Bad(
+            "the template does not say where in the room it comes",
+        ))?;
         pdu.insert(key.to_owned(), value);
     }
     let told = template.get("content").and_then(CanonicalJsonValue::as_object);
@@ -100,7 +104,10 @@ pub(super) fn complete(
     pdu.insert("state_key".to_owned(), text(user_id.as_str()));
     pdu.insert("content".to_owned(), CanonicalJsonValue::Object(content));
     let signer = signer(engine);
-    pdu.insert("origin_server_ts".to_owned(), CanonicalJsonValue::Integer(signer.now.0.into()));
+    pdu.insert(
+        "origin_server_ts".to_owned(),
+        CanonicalJsonValue::Integer(signer.now.0.into()),
+    );
     let (event_id, json) = sign(pdu, signer, rules)?;
     Ok(Completed { event_id, json })
 }

@@ -111,7 +111,9 @@ pub(crate) async fn room_for(
         return Err(ServeError::UnknownRoom);
     }
     if !acl::allows(engine, &room, origin).await? {
-        return Err(ServeError::Forbidden("the room's server ACL denies your server".to_owned()));
+        return Err(ServeError::Forbidden(
+            "the room's server ACL denies your server".to_owned(),
+        ));
     }
     Ok(room)
 }
@@ -128,7 +130,12 @@ async fn template(
         return Err(ServeError::Forbidden(format!("{user_id} is not a user of yours")));
     }
     let user_nid = engine.interner.user(user_id).await.map_err(Error::from)?;
-    let draft = Draft::state((user_id.to_owned(), user_nid), "m.room.member", user_id.as_str(), content);
+    let draft = Draft::state(
+        (user_id.to_owned(), user_nid),
+        "m.room.member",
+        user_id.as_str(),
+        content,
+    );
     let proposal = propose(engine, room, draft).await?;
     to_raw_value(&proposal.unsigned).map_err(|error| Error::Damaged(format!("a template: {error}")).into())
 }
@@ -196,7 +203,9 @@ async fn own_member_event(
         return Err(bad("the event is of another room"));
     }
     if pdu.sender.server_name() != origin {
-        return Err(ServeError::Forbidden("the event is not by a user of yours".to_owned()));
+        return Err(ServeError::Forbidden(
+            "the event is not by a user of yours".to_owned(),
+        ));
     }
     let is_own = pdu.state_key.as_deref() == Some(pdu.sender.as_str());
     if pdu.event_type != "m.room.member" || !is_own || pdu.membership() != Some(membership) {
@@ -228,7 +237,9 @@ async fn take(
         }
         _ => {
             outgoing::do_not_relay(engine, &event_id);
-            return Err(ServeError::Forbidden("the room's rules do not allow it".to_owned()));
+            return Err(ServeError::Forbidden(
+                "the room's rules do not allow it".to_owned(),
+            ));
         }
     }
     Ok(event_id)
@@ -248,7 +259,9 @@ pub async fn send_join(
     let mut told = create_join_event::v2::RoomState::new();
     let event = told::by_id(engine, &room, &event_id).await?;
     let event = event.ok_or_else(|| Error::Damaged(format!("{event_id} was accepted and is not there")))?;
-    let before = told::state_before(engine, &room, &event).await?.unwrap_or_default();
+    let before = told::state_before(engine, &room, &event)
+        .await?
+        .unwrap_or_default();
     let (state, auth_chain) = told::with_auth_chain(engine, &room, &before, &[event.nid]).await?;
     told.state = raw_pdus(&state)?;
     told.auth_chain = raw_pdus(&auth_chain)?;
@@ -259,7 +272,10 @@ pub async fn send_join(
 
 /// Where a user of this server vouches for a join, this server signs it too.
 fn vouched_for(engine: &Engine, room: &Room, pdu: ReceivedPdu) -> Result<ReceivedPdu, ServeError> {
-    let vouches = pdu.content().get("join_authorised_via_users_server").and_then(|user_id| user_id.as_str());
+    let vouches = pdu
+        .content()
+        .get("join_authorised_via_users_server")
+        .and_then(|user_id| user_id.as_str());
     let Some(Ok(vouches)) = vouches.map(<&UserId>::try_from) else {
         return Ok(pdu);
     };
@@ -299,8 +315,18 @@ pub async fn make_leave(
     request: prepare_leave_event::v1::Request,
 ) -> Result<prepare_leave_event::v1::Response, ServeError> {
     let room = room_for(engine, origin, &request.room_id).await?;
-    let event = template(engine, origin, &room, &request.user_id, member_content_for("leave")).await?;
-    Ok(prepare_leave_event::v1::Response::new(Some(room.version.clone()), event))
+    let event = template(
+        engine,
+        origin,
+        &room,
+        &request.user_id,
+        member_content_for("leave"),
+    )
+    .await?;
+    Ok(prepare_leave_event::v1::Response::new(
+        Some(room.version.clone()),
+        event,
+    ))
 }
 
 /// `PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}`
@@ -325,8 +351,18 @@ pub async fn make_knock(
     if !request.ver.contains(&room.version) {
         return Err(ServeError::IncompatibleVersion(room.version.clone()));
     }
-    let event = template(engine, origin, &room, &request.user_id, member_content_for("knock")).await?;
-    Ok(prepare_knock_event::v1::Response::new(room.version.clone(), event))
+    let event = template(
+        engine,
+        origin,
+        &room,
+        &request.user_id,
+        member_content_for("knock"),
+    )
+    .await?;
+    Ok(prepare_knock_event::v1::Response::new(
+        room.version.clone(),
+        event,
+    ))
 }
 
 /// `PUT /_matrix/federation/v1/send_knock/{roomId}/{eventId}`
@@ -356,30 +392,40 @@ pub async fn invite(
 ) -> Result<create_invite::v2::Response, ServeError> {
     let known = known_or_new(engine, &request.room_id, &request.room_version).await;
     let room = known.map_err(|error| match error {
-        HandshakeError::UnsupportedVersion(_) => ServeError::IncompatibleVersion(request.room_version.clone()),
+        HandshakeError::UnsupportedVersion(_) => {
+            ServeError::IncompatibleVersion(request.room_version.clone())
+        }
         error => error.into(),
     })?;
-    let pdu = pdu::read(request.event.get(), &room.rules).map_err(|dropped| ServeError::Bad(dropped.to_string()))?;
+    let pdu = pdu::read(request.event.get(), &room.rules)
+        .map_err(|dropped| ServeError::Bad(dropped.to_string()))?;
     let invited = pdu.state_key.as_deref().map(<&UserId>::try_from);
     let Some(Ok(invited)) = invited else {
         return Err(ServeError::Bad("the event invites nobody".to_owned()));
     };
     let invited = invited.to_owned();
     if pdu.event_id != request.event_id || pdu.room_id != request.room_id {
-        return Err(ServeError::Bad("the event is not the one that the path names".to_owned()));
+        return Err(ServeError::Bad(
+            "the event is not the one that the path names".to_owned(),
+        ));
     }
     if pdu.event_type != "m.room.member" || pdu.membership() != Some("invite") {
         return Err(ServeError::Bad("the event is no invite".to_owned()));
     }
     if pdu.sender.server_name() != origin {
-        return Err(ServeError::Forbidden("the event is not by a user of yours".to_owned()));
+        return Err(ServeError::Forbidden(
+            "the event is not by a user of yours".to_owned(),
+        ));
     }
     check_invited(engine, &invited).await?;
     if !acl::allows(engine, &room, origin).await? {
-        return Err(ServeError::Forbidden("the room's server ACL denies your server".to_owned()));
+        return Err(ServeError::Forbidden(
+            "the room's server ACL denies your server".to_owned(),
+        ));
     }
     let verified = fetch::verify_all(engine, &room, vec![pdu]).await.pop();
-    let pdu = verified.ok_or_else(|| ServeError::Forbidden("the event's signature is not valid".to_owned()))?;
+    let pdu =
+        verified.ok_or_else(|| ServeError::Forbidden("the event's signature is not valid".to_owned()))?;
     let signed = signed_here(engine, &room, &pdu.json)?;
     let response = create_invite::v2::Response::new(raw(&signed.json)?);
     if room.has_server(&engine.config.server_name) {
@@ -389,7 +435,14 @@ pub async fn invite(
     let own = outliers::unjudged(engine, &room, vec![signed]).await?.pop();
     let own = own.ok_or_else(|| ServeError::Bad("the event is of another room".to_owned()))?;
     let stripped = stripped_json(&request.invite_room_state, &own.event)?;
-    set_membership(engine, &room, &own, (&invited, Membership::Invite), Some(stripped)).await?;
+    set_membership(
+        engine,
+        &room,
+        &own,
+        (&invited, Membership::Invite),
+        Some(stripped),
+    )
+    .await?;
     Ok(response)
 }
 
@@ -420,10 +473,13 @@ pub(super) fn stripped_json(given: &[RawStrippedState], own: &Event) -> Result<A
         let json = serde_json::to_string(state).ok()?;
         let stripped: Stripped = serde_json::from_str(&json).ok()?;
         bytes += stripped.content.get().len() + stripped.event_type.len() + stripped.state_key.len();
-        (bytes <= MOST_STRIPPED_BYTES).then(|| to_raw_value(&stripped).ok()).flatten()
+        (bytes <= MOST_STRIPPED_BYTES)
+            .then(|| to_raw_value(&stripped).ok())
+            .flatten()
     });
     let mut all: Vec<Box<RawValue>> = given.collect();
     all.push(own.to_stripped());
-    let json = serde_json::to_string(&all).map_err(|error| Error::Damaged(format!("stripped state: {error}")))?;
+    let json =
+        serde_json::to_string(&all).map_err(|error| Error::Damaged(format!("stripped state: {error}")))?;
     Ok(json.into())
 }

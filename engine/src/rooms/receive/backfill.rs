@@ -14,8 +14,7 @@ use hearth_storage::{
     relations,
 };
 use ruma::{
-    CanonicalJsonObject, OwnedEventId, OwnedServerName, UInt,
-    api::federation::backfill::get_backfill,
+    CanonicalJsonObject, OwnedEventId, OwnedServerName, UInt, api::federation::backfill::get_backfill,
 };
 
 use super::{
@@ -40,7 +39,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Fetches history that is missing before the live event at `sequence`. Whether there is more than before: false when
 /// no server had any, or none in time.
-pub(in crate::rooms) async fn fill(engine: &Arc<Engine>, room: &Arc<Room>, sequence: i64) -> Result<bool, Error> {
+pub(in crate::rooms) async fn fill(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    sequence: i64,
+) -> Result<bool, Error> {
     let (filling, filled_room) = (Arc::clone(engine), Arc::clone(room));
     // A task of its own: what was begun is finished, and there for the next who asks.
     let task = tokio::spawn(async move { fill_now(&filling, &filled_room, sequence).await });
@@ -64,7 +67,11 @@ async fn fill_now(engine: &Arc<Engine>, room: &Arc<Room>, sequence: i64) -> Resu
     };
     load_head(engine, room).await?;
     for server in fetch::servers(engine, room, &[]) {
-        let missing: Result<Vec<OwnedEventId>, _> = gap.missing.iter().map(|id| OwnedEventId::try_from(id.as_str())).collect();
+        let missing: Result<Vec<OwnedEventId>, _> = gap
+            .missing
+            .iter()
+            .map(|id| OwnedEventId::try_from(id.as_str()))
+            .collect();
         let missing = missing.map_err(|error| Error::Damaged(format!("an event ID: {error}")))?;
         let request = get_backfill::v1::Request::new(room.id.clone(), missing.clone(), UInt::from(CHUNK));
         let answered = match engine.remote.backfill(&server, request).await {
@@ -168,7 +175,9 @@ impl Filling<'_> {
             // The room begins here.
             true => Some(state::store(engine, None, &[], StateMap::default()).await?),
             false => match prevs::with_states(engine, room, &servers, &prev_events).await? {
-                Some(prevs) => Some(state::before(engine, room, &prevs.states.iter().copied().collect()).await?),
+                Some(prevs) => {
+                    Some(state::before(engine, room, &prevs.states.iter().copied().collect()).await?)
+                }
                 None => None,
             },
         };
@@ -186,7 +195,8 @@ impl Filling<'_> {
             Some(key_nid) => state::after(engine, &before, key_nid, incoming.event.nid).await?,
             None => before,
         };
-        self.store(&incoming, EventStatus::Accepted, &after, Some(place)).await?;
+        self.store(&incoming, EventStatus::Accepted, &after, Some(place))
+            .await?;
         self.redact(&incoming.event).await
     }
 
@@ -199,9 +209,12 @@ impl Filling<'_> {
     ) -> Result<(), Error> {
         let event = &incoming.event;
         let content: CanonicalJsonObject = serde_json::from_str(event.content().get()).unwrap_or_default();
-        let push_class = class::class_of(&event.event_type().to_string(), event.state_key(), &content, || {
-            Ok::<_, Error>(false)
-        })?;
+        let push_class = class::class_of(
+            &event.event_type().to_string(),
+            event.state_key(),
+            &content,
+            || Ok::<_, Error>(false),
+        )?;
         let quiet = QuietEvent {
             event: Arc::new(NewEvent {
                 push_class,

@@ -37,7 +37,9 @@ pub(in crate::rooms) async fn verified(
     for json in pdus {
         match pdu::read(json.get(), &room.rules) {
             Ok(pdu) if pdu.room_id == room.id => read.push(pdu),
-            Ok(pdu) => tracing::info!(event_id = %pdu.event_id, room_id = %room.id, "left out an event of another room"),
+            Ok(pdu) => {
+                tracing::info!(event_id = %pdu.event_id, room_id = %room.id, "left out an event of another room")
+            }
             Err(dropped) => tracing::info!(%dropped, room_id = %room.id, "dropped an event"),
         }
     }
@@ -54,7 +56,11 @@ pub(in crate::rooms) async fn verify_all(
     let keys = public_keys(engine, &together(&wanted, Ord::max)).await;
     // A date in the future that one event has leaves the others without the key that they share with it. Then each asks
     // for itself, if there is such a key at all: it has been fetched by then.
-    let lacking: Vec<KeysWanted> = wanted.iter().filter(|wanted| !has_all(&keys, wanted)).cloned().collect();
+    let lacking: Vec<KeysWanted> = wanted
+        .iter()
+        .filter(|wanted| !has_all(&keys, wanted))
+        .cloned()
+        .collect();
     let earlier_keys = match lacking.is_empty() {
         true => PublicKeyMap::new(),
         false => public_keys(engine, &together(&lacking, Ord::min)).await,
@@ -107,10 +113,16 @@ fn has_all(keys: &PublicKeyMap, wanted: &KeysWanted) -> bool {
 }
 
 /// Whom to ask about a room: `first`, then others that are in it and answered lately.
-pub(in crate::rooms) fn servers(engine: &Engine, room: &Room, first: &[OwnedServerName]) -> Vec<OwnedServerName> {
+pub(in crate::rooms) fn servers(
+    engine: &Engine,
+    room: &Room,
+    first: &[OwnedServerName],
+) -> Vec<OwnedServerName> {
     let mut servers: Vec<OwnedServerName> = Vec::new();
     let present = room.servers();
-    let reachable = present.into_iter().filter(|server| engine.remote.is_reachable(server));
+    let reachable = present
+        .into_iter()
+        .filter(|server| engine.remote.is_reachable(server));
     for server in first.iter().cloned().chain(reachable) {
         if server != engine.config.server_name && !servers.contains(&server) {
             servers.push(server);
@@ -132,11 +144,8 @@ pub(super) async fn missing_events(
     let earliest = room.head.extremities().into_iter();
     let earliest: Vec<OwnedEventId> = earliest.map(|extremity| extremity.event_id).collect();
     for server in servers {
-        let mut request = get_missing_events::v1::Request::new(
-            room.id.clone(),
-            earliest.clone(),
-            vec![event_id.clone()],
-        );
+        let mut request =
+            get_missing_events::v1::Request::new(room.id.clone(), earliest.clone(), vec![event_id.clone()]);
         request.limit = UInt::from(MISSING_EVENTS);
         match engine.remote.missing_events(server, request).await {
             Ok(response) if !response.events.is_empty() => {
@@ -144,7 +153,9 @@ pub(super) async fn missing_events(
                 return verified(engine, room, &response.events[..most]).await;
             }
             Ok(_) => {}
-            Err(error) => tracing::debug!(%error, %server, room_id = %room.id, "could not get missing events"),
+            Err(error) => {
+                tracing::debug!(%error, %server, room_id = %room.id, "could not get missing events")
+            }
         }
     }
     Vec::new()
@@ -159,15 +170,22 @@ pub(in crate::rooms) async fn by_ids(
 ) -> Vec<ReceivedPdu> {
     let asked = event_ids.into_iter().map(|event_id| async move {
         for server in servers {
-            match engine.remote.event(server, get_event::v1::Request::new(event_id.clone())).await {
+            match engine
+                .remote
+                .event(server, get_event::v1::Request::new(event_id.clone()))
+                .await
+            {
                 Ok(response) => return Some((event_id, response.pdu)),
                 Err(error) => tracing::debug!(%error, %server, %event_id, "could not get an event"),
             }
         }
         None
     });
-    let answers: Vec<(OwnedEventId, Box<RawValue>)> =
-        stream::iter(asked).buffer_unordered(AT_ONCE).filter_map(|answer| async { answer }).collect().await;
+    let answers: Vec<(OwnedEventId, Box<RawValue>)> = stream::iter(asked)
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|answer| async { answer })
+        .collect()
+        .await;
     let (asked, pdus): (BTreeSet<OwnedEventId>, Vec<Box<RawValue>>) = answers.into_iter().unzip();
     let mut pdus = verified(engine, room, &pdus).await;
     pdus.retain(|pdu| asked.contains(&pdu.event_id));

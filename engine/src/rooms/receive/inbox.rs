@@ -84,7 +84,11 @@ pub async fn receive_pdus(
             Ok((room, pdu)) => {
                 order.push((room.nid, pdu.event_id.clone()));
                 answers.insert(pdu.event_id.clone(), Err("its signature is not valid".to_owned()));
-                by_room.entry(room.nid).or_insert_with(|| (room, Vec::new())).1.push(pdu);
+                by_room
+                    .entry(room.nid)
+                    .or_insert_with(|| (room, Vec::new()))
+                    .1
+                    .push(pdu);
             }
             Err((event_id, reason)) => {
                 tracing::info!(%origin, reason, event_id = event_id.as_ref().map(|id| id.as_str()), "refused an event");
@@ -150,10 +154,18 @@ async fn read(
         Err(dropped) => return Ok(Err((None, dropped.to_string()))),
     };
     if !room.has_server(&engine.config.server_name) {
-        return Ok(Err((Some(pdu.event_id), "this server is not in the room".to_owned())));
+        return Ok(Err((
+            Some(pdu.event_id),
+            "this server is not in the room".to_owned(),
+        )));
     }
-    if !acl::allows(engine, &room, origin).await? || !acl::allows(engine, &room, pdu.sender.server_name()).await? {
-        return Ok(Err((Some(pdu.event_id), "the room's server ACL denies it".to_owned())));
+    if !acl::allows(engine, &room, origin).await?
+        || !acl::allows(engine, &room, pdu.sender.server_name()).await?
+    {
+        return Ok(Err((
+            Some(pdu.event_id),
+            "the room's server ACL denies it".to_owned(),
+        )));
     }
     Ok(Ok((room, pdu)))
 }
@@ -163,7 +175,10 @@ fn answers_to_json(answers: &Answers) -> String {
         Ok(()) => serde_json::json!({}),
         Err(error) => serde_json::json!({ "error": error }),
     };
-    let all: serde_json::Map<_, _> = answers.iter().map(|(id, answer)| (id.to_string(), of(answer))).collect();
+    let all: serde_json::Map<_, _> = answers
+        .iter()
+        .map(|(id, answer)| (id.to_string(), of(answer)))
+        .collect();
     serde_json::Value::Object(all).to_string()
 }
 
@@ -280,7 +295,10 @@ async fn judge_staged(engine: &Arc<Engine>, room: &Arc<Room>, inbound: &InboundP
         return Ok(());
     }
     let origin = OwnedServerName::try_from(inbound.origin.as_str());
-    let first: Vec<OwnedServerName> = origin.into_iter().chain([pdu.sender.server_name().to_owned()]).collect();
+    let first: Vec<OwnedServerName> = origin
+        .into_iter()
+        .chain([pdu.sender.server_name().to_owned()])
+        .collect();
     let servers = fetch::servers(engine, room, &first);
     let event_id = pdu.event_id.clone();
     let judgement = judge(engine, room, &servers, pdu).await?;

@@ -16,7 +16,8 @@ use super::{
     number::{Incoming, number},
     outliers,
     pdu::ReceivedPdu,
-    prevs, state::{self, KnownState},
+    prevs,
+    state::{self, KnownState},
     take_in::take_in,
 };
 use crate::{
@@ -141,7 +142,10 @@ pub(super) async fn check_authorised(
     let authorising = crate::rooms::read::events(engine, room, auth_nids.iter().copied()).await?;
     let create_key = engine.interner.key("m.room.create", "").await?;
     let unnamed_create = outliers::unnamed_create(room).and_then(|_| before.map.get(create_key));
-    let unnamed_create = crate::rooms::read::events(engine, room, unnamed_create).await?.into_values().next();
+    let unnamed_create = crate::rooms::read::events(engine, room, unnamed_create)
+        .await?
+        .into_values()
+        .next();
     if let Err(reason) = outliers::check(event, auth_nids, unnamed_create.as_ref(), room, &authorising) {
         return Ok(Err(reason));
     }

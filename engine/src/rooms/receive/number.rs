@@ -68,10 +68,7 @@ pub(in crate::rooms) async fn number(
     let mut seen = BTreeSet::new();
     pdus.retain(|pdu| seen.insert(pdu.event_id.clone()));
     let auth_ids = pdus.iter().flat_map(|pdu| &pdu.auth_events);
-    let wanted: BTreeSet<&str> = auth_ids
-        .chain(&seen)
-        .map(|event_id| event_id.as_str())
-        .collect();
+    let wanted: BTreeSet<&str> = auth_ids.chain(&seen).map(|event_id| event_id.as_str()).collect();
     let known = known(engine, wanted).await?;
     let is_elsewhere = |pdu: &ReceivedPdu| {
         known

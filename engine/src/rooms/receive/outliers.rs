@@ -43,9 +43,15 @@ pub(super) fn unnamed_create(room: &Room) -> Option<OwnedEventId> {
 }
 
 /// The create event, by its ID, if it is known.
-async fn known_create(engine: &Engine, room: &Room, event_id: &OwnedEventId) -> Result<Option<Arc<Event>>, Error> {
+async fn known_create(
+    engine: &Engine,
+    room: &Room,
+    event_id: &OwnedEventId,
+) -> Result<Option<Arc<Event>>, Error> {
     let known = super::number::known(engine, [event_id.as_str()]).await?;
-    let known = known.get(event_id.as_str()).filter(|known| known.room_nid == room.nid);
+    let known = known
+        .get(event_id.as_str())
+        .filter(|known| known.room_nid == room.nid);
     let Some(known) = known else { return Ok(None) };
     let mut events = crate::rooms::read::events(engine, room, [known.event_nid]).await?;
     Ok(events.remove(&known.event_nid))
@@ -82,7 +88,11 @@ pub(in crate::rooms) async fn admit(
                     tracing::info!(reason, event_id = %one.event.event_id, room_id = %room.id, "rejected an event");
                 })
                 .is_ok();
-        let status = if allowed { EventStatus::Outlier } else { EventStatus::Rejected };
+        let status = if allowed {
+            EventStatus::Outlier
+        } else {
+            EventStatus::Rejected
+        };
         let parsed = Event::parse(&one.stored, 0, &room.id, &room.rules)?;
         let parsed = Arc::new(parsed.with_status(status));
         if unnamed.as_ref() == Some(&parsed.event_id) {
@@ -125,12 +135,17 @@ pub(super) fn check(
         by_id.insert(create.event_id.clone(), create);
     }
     for auth_nid in auth_nids {
-        let auth = authorising.get(auth_nid).ok_or("an event that authorises it is not known")?;
+        let auth = authorising
+            .get(auth_nid)
+            .ok_or("an event that authorises it is not known")?;
         if auth.is_rejected() {
             return Err(format!("{}, which authorises it, is rejected", auth.event_id));
         }
         let Some(state_key) = auth.state_key() else {
-            return Err(format!("{}, which authorises it, is no state event", auth.event_id));
+            return Err(format!(
+                "{}, which authorises it, is no state event",
+                auth.event_id
+            ));
         };
         by_key.insert((auth.event_type().to_string().into(), state_key), auth);
         by_id.insert(auth.event_id.clone(), auth);
@@ -139,7 +154,11 @@ pub(super) fn check(
         event,
         &room.rules.authorization,
         |event_id| by_id.get(event_id).map(|event| Arc::clone(event)),
-        |event_type, state_key| by_key.get(&(event_type.clone(), state_key)).map(|event| Arc::clone(event)),
+        |event_type, state_key| {
+            by_key
+                .get(&(event_type.clone(), state_key))
+                .map(|event| Arc::clone(event))
+        },
     )
     .map_err(|error| error.to_string())
 }
@@ -199,7 +218,10 @@ pub(super) async fn fetch_authorising(
         }
         asked.extend(wanted.iter().cloned());
         let step = fetch::by_ids(engine, room, servers, std::mem::take(&mut wanted)).await;
-        wanted = step.iter().flat_map(|pdu| pdu.auth_events.iter().cloned()).collect();
+        wanted = step
+            .iter()
+            .flat_map(|pdu| pdu.auth_events.iter().cloned())
+            .collect();
         pdus.extend(step);
     }
     admit(engine, room, pdus).await?;

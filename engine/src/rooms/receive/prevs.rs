@@ -103,7 +103,9 @@ pub(super) async fn with_states(
             }
             None => {
                 if let Some((event_nid, state_after)) = state_after(engine, room, servers, event_id).await? {
-                    prevs.nids.extend(event_nid.filter(|nid| !prevs.nids.contains(nid)));
+                    prevs
+                        .nids
+                        .extend(event_nid.filter(|nid| !prevs.nids.contains(nid)));
                     prevs.states.push(state_after);
                 }
                 prevs.missing.push(event_id.to_string());
@@ -140,7 +142,11 @@ async fn state_after(
     let Some(event) = event.filter(|event| event.event.room_nid == room.nid) else {
         return Ok(Some((None, before.nid)));
     };
-    let after = match event.event.key_nid.filter(|_| event.status != EventStatus::Rejected) {
+    let after = match event
+        .event
+        .key_nid
+        .filter(|_| event.status != EventStatus::Rejected)
+    {
         Some(key_nid) => state::after(engine, &before, key_nid, event.event.event_nid).await?,
         None => before,
     };
@@ -168,6 +174,12 @@ pub(in crate::rooms) async fn state_of(
         .map(|known| known.event_nid)
         .collect();
     let mut connection = engine.db.acquire().await?;
-    let keys: HashMap<EventNid, KeyNid> = events::keys(&mut connection, &usable).await?.into_iter().collect();
-    Ok(keys.into_iter().map(|(event_nid, key_nid)| (key_nid, event_nid)).collect())
+    let keys: HashMap<EventNid, KeyNid> = events::keys(&mut connection, &usable)
+        .await?
+        .into_iter()
+        .collect();
+    Ok(keys
+        .into_iter()
+        .map(|(event_nid, key_nid)| (key_nid, event_nid))
+        .collect())
 }

@@ -155,7 +155,13 @@ pub(super) async fn after(
 ) -> Result<KnownState, Error> {
     let mut map = before.map.clone();
     map.set(key_nid, Some(event_nid));
-    store(engine, Some((before.nid, before.depth)), &[(key_nid, Some(event_nid))], map).await
+    store(
+        engine,
+        Some((before.nid, before.depth)),
+        &[(key_nid, Some(event_nid))],
+        map,
+    )
+    .await
 }
 
 /// Stores a state, as a delta on `previous` where there is one. It counts when something refers to it.

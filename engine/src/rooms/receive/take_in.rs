@@ -86,7 +86,9 @@ pub(in crate::rooms) async fn take_in(
                 })
             });
             match decided {
-                Some(Err(AcceptError::Missing(missing))) => add_events(engine, room, &mut known, missing).await?,
+                Some(Err(AcceptError::Missing(missing))) => {
+                    add_events(engine, room, &mut known, missing).await?
+                }
                 Some(Err(AcceptError::Unresolved(states))) => {
                     // Resolving reads what authorises the events of the states from the tables: this one's too, and
                     // those of events made here that are still being committed.
@@ -103,7 +105,9 @@ pub(in crate::rooms) async fn take_in(
                 Some(Ok(Ok((None, _)))) | None => break,
             }
         }
-        let Some((outcome, incarnation)) = queued else { continue };
+        let Some((outcome, incarnation)) = queued else {
+            continue;
+        };
         // A task of its own: the head must hear how this ended even if the caller is gone.
         let (settling, settled_room) = (Arc::clone(engine), Arc::clone(room));
         let settled = tokio::spawn(async move {
@@ -166,7 +170,10 @@ async fn add_events(
     let count = missing.len();
     let events = read::events(engine, room, missing).await?;
     if events.len() < count {
-        return Err(Error::Damaged(format!("state events of room {} are missing", room.id)));
+        return Err(Error::Damaged(format!(
+            "state events of room {} are missing",
+            room.id
+        )));
     }
     add_members(engine, known, events.values().cloned().collect::<Vec<_>>()).await?;
     known.events.extend(events);
@@ -190,9 +197,12 @@ async fn add_members(
         .collect();
     let user_ids: Vec<&UserId> = users.iter().map(|(_, user_id)| *user_id).collect();
     let user_nids = engine.interner.users(&user_ids).await?;
-    known
-        .members
-        .extend(users.into_iter().zip(user_nids).map(|((event_nid, _), user_nid)| (event_nid, user_nid)));
+    known.members.extend(
+        users
+            .into_iter()
+            .zip(user_nids)
+            .map(|((event_nid, _), user_nid)| (event_nid, user_nid)),
+    );
     Ok(())
 }
 
