@@ -17,6 +17,8 @@ pub struct InboundPdu {
     pub event_id: String,
     /// The event, signatures verified.
     pub pdu: Arc<str>,
+    /// When it came, milliseconds.
+    pub received_at: i64,
 }
 
 /// An event to be kept until it is judged.
@@ -91,7 +93,7 @@ pub async fn waiting_in(
     limit: i64,
 ) -> Result<Vec<InboundPdu>> {
     let rows = sqlx::query!(
-        "SELECT inbound_nid, origin, event_id, pdu FROM inbound_pdus WHERE room_nid = $1
+        "SELECT inbound_nid, received_at, origin, event_id, pdu FROM inbound_pdus WHERE room_nid = $1
          ORDER BY inbound_nid LIMIT $2",
         room_nid.0,
         limit
@@ -104,6 +106,7 @@ pub async fn waiting_in(
         origin: row.origin,
         event_id: event_ids::unpack(&row.event_id),
         pdu: text(row.pdu),
+        received_at: row.received_at,
     });
     Ok(waiting.collect())
 }
@@ -126,6 +129,19 @@ pub async fn count_of(connection: &mut Connection, origin: &str, limit: i64) -> 
     .fetch_one(connection)
     .await?;
     Ok(count)
+}
+
+/// Puts an event behind the others that wait.
+pub async fn postpone(connection: &mut Connection, inbound_nid: i64) -> Result<()> {
+    sqlx::query!(
+        "WITH taken AS (DELETE FROM inbound_pdus WHERE inbound_nid = $1 RETURNING *)
+         INSERT INTO inbound_pdus (room_nid, received_at, origin, event_id, pdu)
+         SELECT room_nid, received_at, origin, event_id, pdu FROM taken",
+        inbound_nid
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Takes out events that were judged.

@@ -84,6 +84,9 @@ struct Holder {
     under_way: usize,
 }
 
+/// What was decided on a head: a change, or that nothing changes, or that it can't be said.
+type OnHead<T, N, E> = Result<Result<(T, Incarnation), N>, E>;
+
 /// Names the head that a change was decided on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Incarnation(u64);
@@ -146,11 +149,11 @@ impl HeadCell {
         }))
     }
 
-    /// The same, where deciding may also come to the result that nothing is to be changed: an inner error.
+    /// The same, where deciding may also come to the result that nothing is to be changed.
     pub fn decide_on<T, N, E>(
         &self,
         decide: impl FnOnce(&mut Head) -> Result<Result<T, N>, E>,
-    ) -> Option<Result<Result<(T, Incarnation), N>, E>> {
+    ) -> Option<OnHead<T, N, E>> {
         let mut holder = self.0.lock();
         let decided = decide(holder.head.as_mut()?);
         Some(decided.map(|decided| {

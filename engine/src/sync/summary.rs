@@ -67,12 +67,12 @@ pub(super) async fn naming_events(
 ) -> Result<HashMap<RoomNid, Vec<Arc<Event>>>, Error> {
     let keys = engine.interner.keys(&NAMES.map(|name| (name, ""))).await?;
     let of_room = |room: &&Room| {
-        let events = room.read(|view| {
+        let events: Option<Vec<_>> = room.read(|view| {
             keys.iter()
                 .filter_map(|key_nid| view.state.get(*key_nid))
                 .collect()
         });
-        events.unwrap_or_else(Vec::new)
+        events.unwrap_or_default()
     };
     let wanted: Vec<EventNid> = rooms.iter().flat_map(of_room).collect();
     let (mut found, missing) = engine.events.partition(wanted);

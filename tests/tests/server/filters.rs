@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use hearth_tests::{
-    Client, Server, account_data, encoded, ephemeral, event_ids, has_left, is_invited, is_joined,
-    public_chat, state, text, timeline, timeline_has, within,
+    Client, Server, account_data, encoded, event_ids, has_left, is_invited, is_joined, public_chat, state,
+    text, timeline, timeline_has, within,
 };
 use serde_json::{Value, json};
 
@@ -352,7 +352,7 @@ async fn urls_are_looked_for_in_the_content_of_what_is_told() {
         bob.first_sync(&filter).await
     };
     let sync = with(true).await;
-    assert_eq!(ids(timeline(&sync, &room)), [image.clone()]);
+    assert_eq!(ids(timeline(&sync, &room)), std::slice::from_ref(&image));
     assert_eq!(types(&state(&sync, &room)), ["m.room.avatar"]);
     let sync = with(false).await;
     let told = ids(timeline(&sync, &room));
@@ -728,7 +728,7 @@ async fn pages_and_contexts_bring_the_members_who_speak_in_them() {
                 .messages(&room, &format!("dir=b&limit=1&filter={lazy}"))
                 .await
                 .ok();
-            assert_eq!(event_ids(&page["chunk"]), [last.clone()]);
+            assert_eq!(event_ids(&page["chunk"]), std::slice::from_ref(&last));
             let told = page["state"].as_array().cloned().unwrap_or_default();
             assert_eq!(members(&told), [alice.user_id.as_str()]);
         }

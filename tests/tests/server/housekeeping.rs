@@ -193,7 +193,7 @@ async fn a_server_that_stops_finishes_what_it_began_for_who_is_gone() {
     let room = alice.create_room(public_chat()).await.room_id();
     let mut holder = connect(&server).await;
     let mut held = holder.begin().await.expect("a transaction");
-    execute(&mut *held, "SELECT * FROM log_head FOR UPDATE").await;
+    execute(&mut held, "SELECT * FROM log_head FOR UPDATE").await;
     send_and_give_up(&alice, &room, &server).await;
 
     let mut database = connect(&server).await;

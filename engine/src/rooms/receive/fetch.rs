@@ -140,6 +140,7 @@ pub(super) async fn missing_events(
     room: &Room,
     servers: &[OwnedServerName],
     event_id: &OwnedEventId,
+    min_depth: i64,
 ) -> Vec<ReceivedPdu> {
     let earliest = room.head.extremities().into_iter();
     let earliest: Vec<OwnedEventId> = earliest.map(|extremity| extremity.event_id).collect();
@@ -147,10 +148,13 @@ pub(super) async fn missing_events(
         let mut request =
             get_missing_events::v1::Request::new(room.id.clone(), earliest.clone(), vec![event_id.clone()]);
         request.limit = UInt::from(MISSING_EVENTS);
+        request.min_depth = UInt::try_from(min_depth).unwrap_or_default();
         match engine.remote.missing_events(server, request).await {
             Ok(response) if !response.events.is_empty() => {
                 let most = response.events.len().min(MISSING_EVENTS as usize);
-                return verified(engine, room, &response.events[..most]).await;
+                let mut events = verified(engine, room, &response.events[..most]).await;
+                events.retain(|event| event.depth >= min_depth);
+                return events;
             }
             Ok(_) => {}
             Err(error) => {
@@ -197,8 +201,6 @@ pub(in crate::rooms) async fn by_ids(
 pub(super) struct RemoteState {
     /// The IDs of its events.
     pub state: Vec<OwnedEventId>,
-    /// Those of the events that authorise them.
-    pub auth_chain: Vec<OwnedEventId>,
     /// Events among both that are not known here, as far as they could be had.
     pub pdus: Vec<ReceivedPdu>,
 }
@@ -239,11 +241,7 @@ pub(super) async fn state_before(
         } else {
             by_ids(engine, room, one, missing).await
         };
-        return Ok(Some(RemoteState {
-            state,
-            auth_chain,
-            pdus,
-        }));
+        return Ok(Some(RemoteState { state, pdus }));
     }
     Ok(None)
 }

@@ -16,7 +16,11 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{fetch, judge::judge, pdu};
+use super::{
+    fetch,
+    judge::{Judgement, judge},
+    pdu,
+};
 use crate::{
     Engine, Error,
     federation::acl,
@@ -27,6 +31,8 @@ use crate::{
 const BATCH: i64 = 50;
 /// How long a room is left alone after its events could not be judged.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How long an event waits for what it hangs on, in milliseconds, before it is given up.
+const PATIENCE_MS: i64 = 3_600_000;
 /// Events of one server that may wait to be judged: what it sends beyond them is refused until there are fewer.
 const MOST_WAITING: i64 = 10_000;
 
@@ -267,32 +273,49 @@ async fn judge_some(engine: &Arc<Engine>, room_nid: RoomNid) -> Result<bool, Err
         return Ok(false);
     }
     let room = by_nid(engine, room_nid).await?;
+    let mut postponed = 0;
+    let count = waiting.len();
     for inbound in waiting {
         if engine.shutdown.is_cancelled() {
             break;
         }
-        if let Some(room) = &room {
-            judge_staged(engine, room, &inbound).await?;
-        }
+        let is_done = match &room {
+            Some(room) => judge_staged(engine, room, &inbound).await?,
+            None => true,
+        };
+        let is_fresh = engine.clock.now_ms().saturating_sub(inbound.received_at) < PATIENCE_MS;
         let mut connection = engine.db.acquire().await?;
-        inbound::done(&mut connection, &[inbound.inbound_nid]).await?;
+        if is_done || !is_fresh {
+            inbound::done(&mut connection, &[inbound.inbound_nid]).await?;
+        } else {
+            inbound::postpone(&mut connection, inbound.inbound_nid).await?;
+            postponed += 1;
+        }
+    }
+    if postponed == count {
+        // Nothing but what nobody tells the past of: there is no hurry.
+        tokio::select! {
+            () = engine.shutdown.cancelled() => {}
+            () = tokio::time::sleep(PAUSE) => {}
+        }
     }
     Ok(true)
 }
 
-async fn judge_staged(engine: &Arc<Engine>, room: &Arc<Room>, inbound: &InboundPdu) -> Result<(), Error> {
+/// Judges one event; false when what it hangs on could not be had, and may be later.
+async fn judge_staged(engine: &Arc<Engine>, room: &Arc<Room>, inbound: &InboundPdu) -> Result<bool, Error> {
     let pdu = match pdu::read(&inbound.pdu, &room.rules) {
         Ok(pdu) => pdu,
         Err(dropped) => {
             tracing::error!(%dropped, event_id = inbound.event_id, "an event that was kept can't be read");
-            return Ok(());
+            return Ok(true);
         }
     };
     let _graph = room.graph.lock().await;
     load_head(engine, room).await?;
     if !room.has_server(&engine.config.server_name) {
         // The last of us left while it waited.
-        return Ok(());
+        return Ok(true);
     }
     let origin = OwnedServerName::try_from(inbound.origin.as_str());
     let first: Vec<OwnedServerName> = origin
@@ -303,7 +326,7 @@ async fn judge_staged(engine: &Arc<Engine>, room: &Arc<Room>, inbound: &InboundP
     let event_id = pdu.event_id.clone();
     let judgement = judge(engine, room, &servers, pdu).await?;
     tracing::debug!(%event_id, room_id = %room.id, ?judgement, "judged an event");
-    Ok(())
+    Ok(judgement != Judgement::Unplaceable)
 }
 
 /// Judges events that were fetched, or made and signed by two servers, at once.
@@ -312,7 +335,7 @@ pub(crate) async fn judge_now(
     room: &Arc<Room>,
     origin: &ServerName,
     pdus: Vec<pdu::ReceivedPdu>,
-) -> Result<Vec<(OwnedEventId, super::judge::Judgement)>, Error> {
+) -> Result<Vec<(OwnedEventId, Judgement)>, Error> {
     let _graph = room.graph.lock().await;
     load_head(engine, room).await?;
     let servers = fetch::servers(engine, room, &[origin.to_owned()]);

@@ -6,8 +6,8 @@ use std::{
 };
 
 use hearth_storage::{
-    EventNid, KeyNid, StateNid,
-    events::{self, EventStatus, KnownEvent, QuietEvent},
+    EventNid, KeyNid, Position, StateNid,
+    events::{self, EventStatus, KnownEvent, Place, QuietEvent},
 };
 use ruma::{OwnedEventId, OwnedServerName};
 
@@ -45,7 +45,25 @@ pub(super) async fn fetch_missing(
     if pdu.prev_events.iter().all(is_known) {
         return Ok(Vec::new());
     }
-    Ok(fetch::missing_events(engine, room, servers, &pdu.event_id).await)
+    let floor = floor(engine, room).await?;
+    Ok(fetch::missing_events(engine, room, servers, &pdu.event_id, floor).await)
+}
+
+/// The depth of the last live event before which history is missing, mostly that by which this server came to the room.
+/// What is below is history, and never becomes live.
+async fn floor(engine: &Engine, room: &Room) -> Result<i64, Error> {
+    let Some(sequence) = room.read(|view| view.gaps.last().copied()).flatten() else {
+        return Ok(0);
+    };
+    let (before, after) = (Place { sequence, sub: 1 }, Place { sequence, sub: -1 });
+    let mut connection = engine.db.acquire().await?;
+    let upto = Position(i64::MAX);
+    let rows = events::page_backwards(&mut connection, room.nid, before, after, upto, 1).await?;
+    let live = engine
+        .events
+        .admit(&mut connection, rows, |_| Some(room.in_room()))
+        .await?;
+    Ok(live.first().map_or(0, |event| event.depth()))
 }
 
 /// Each event after those of its predecessors that are among them; otherwise as they come.

@@ -41,7 +41,7 @@ pub(super) fn random_forks(version: RoomVersionId, seed: u64) -> (TestGraph, Vec
     // Clocks that disagree, so that there are ties and events from the future.
     let mut clock = dice.clone();
     graph.now = Box::new(move || 100 + clock.roll(40) as i64);
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         // Numbers in no order at all.
         let mut numbers = dice.clone();
         let mut given: HashSet<i64> = graph.events.keys().map(|nid| i64::from(*nid)).collect();
