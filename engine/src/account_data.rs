@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_storage::{
-    RoomNid, account_data,
+    Connection, RoomNid, account_data,
     log::{AccountData, Change, Fact},
 };
 use ruma::{RoomId, UserId};
@@ -111,7 +111,10 @@ pub async fn set_global(
 ) -> Result<(), AccountDataError> {
     check_owner(requester, user_id)?;
     check(data_type, content)?;
-    check_usage(engine, requester, None, data_type, content).await?;
+    {
+        let mut connection = engine.db.acquire().await?;
+        check_usage(&mut connection, requester, None, data_type, content).await?;
+    }
     commit(engine, requester, None, data_type, content).await
 }
 
@@ -129,7 +132,10 @@ pub async fn set_room(
     let room_nid = own_room(engine, requester, room_id)
         .await?
         .ok_or(AccountDataError::UnknownRoom)?;
-    check_usage(engine, requester, Some(room_nid), data_type, content).await?;
+    {
+        let mut connection = engine.db.acquire().await?;
+        check_usage(&mut connection, requester, Some(room_nid), data_type, content).await?;
+    }
     commit(engine, requester, Some(room_nid), data_type, content).await
 }
 
@@ -177,17 +183,18 @@ pub(crate) fn check_owner(requester: &Requester, user_id: &UserId) -> Result<(),
 }
 
 /// Whether a user may keep a content beside what they keep already. Contents set at once may go a little beyond.
+///
+/// On the caller's connection: whoever holds one and waits for another may wait in vain.
 pub(crate) async fn check_usage(
-    engine: &Engine,
+    connection: &mut Connection,
     requester: &Requester,
     room_nid: Option<RoomNid>,
     data_type: &str,
     content: &str,
 ) -> Result<(), AccountDataError> {
-    let mut connection = engine.db.acquire().await?;
     let replaced = (room_nid, data_type);
     let (count, bytes) =
-        account_data::usage_beside(&mut connection, requester.user_nid, replaced, &SERVER_MANAGED).await?;
+        account_data::usage_beside(connection, requester.user_nid, replaced, &SERVER_MANAGED).await?;
     let added = i64::try_from(data_type.len() + content.len()).unwrap_or(i64::MAX);
     if count >= MAX_DATA || bytes.saturating_add(added) > MAX_DATA_BYTES {
         return Err(AccountDataError::TooMuch);

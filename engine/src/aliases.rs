@@ -96,7 +96,9 @@ async fn get_elsewhere(
             let others: Vec<OwnedServerName> = others.take(MAX_SERVERS).collect();
             Ok((answered.room_id, [server].into_iter().chain(others).collect()))
         }
-        Err(RemoteError::Refused { status: 404, .. }) => Err(AliasError::Unknown(alias.to_owned())),
+        Err(RemoteError::NotAllowed(_) | RemoteError::Refused { status: 404, .. }) => {
+            Err(AliasError::Unknown(alias.to_owned()))
+        }
         Err(error) => Err(AliasError::Elsewhere(server, error)),
     }
 }

@@ -140,6 +140,7 @@ async fn get_elsewhere(
     request.field = field.map(Into::into);
     match engine.remote.profile(&server, request).await {
         Ok(answered) => Ok(answered.data.into_iter().collect()),
+        Err(RemoteError::NotAllowed(_)) => Err(ProfileError::UnknownUser),
         Err(RemoteError::Refused { status: 404, .. }) => Err(match field {
             Some(_) => ProfileError::UnknownField,
             None => ProfileError::UnknownUser,

@@ -97,7 +97,7 @@ async fn change(
         }
         let content = serde_json::json!({ "tags": tags }).to_string();
         check(TAG, &content)?;
-        check_usage(&engine, &requester, Some(room_nid), TAG, &content).await?;
+        check_usage(&mut transaction, &requester, Some(room_nid), TAG, &content).await?;
         commit(&engine, &requester, Some(room_nid), TAG, &content).await
     });
     task.await

@@ -104,6 +104,9 @@ async fn listener_serves_what_it_is_told_to() {
     assert_eq!(get(with_client, "/metrics").await.0, 404);
     assert_eq!(get(with_metrics, "/health").await.0, 200);
     let (status, error) = get(server.addresses()[2], "/_matrix/federation/v1/event/x").await;
+    assert_eq!(status, 401);
+    assert!(error.contains("M_UNAUTHORIZED"), "{error}");
+    let (status, error) = get(server.addresses()[2], "/_matrix/client/versions").await;
     assert_eq!(status, 404);
     assert!(error.contains("M_UNRECOGNIZED"), "{error}");
     let (status, text) = get(with_metrics, "/metrics").await;

@@ -12,7 +12,7 @@ use ruma::{
 };
 
 use super::{
-    Room, SendError, by_id,
+    Room, SendError, View, by_id,
     commit::commit_one,
     decide::DecideError,
     draft::Draft,
@@ -147,9 +147,10 @@ async fn located(
     }
 }
 
-/// Whether this server is in a room.
+/// Whether a room's membership is decided here: this server is in it, or knows it and nobody is.
 fn is_here(engine: &Engine, room: &Room) -> bool {
-    room.has_server(&engine.config.server_name)
+    let is_deserted = |view: &View| view.sequence > 0 && view.members.joined() == 0;
+    room.has_server(&engine.config.server_name) || room.read(is_deserted).unwrap_or(false)
 }
 
 /// The other servers that may be in a room, those most likely to help in front.

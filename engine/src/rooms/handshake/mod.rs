@@ -61,6 +61,7 @@ impl HandshakeError {
     /// What `server` said, as a cause.
     pub(in crate::rooms) fn said(server: &OwnedServerName, error: RemoteError) -> Self {
         match error {
+            RemoteError::NotAllowed(reason) => Self::Forbidden(format!("{server}: {reason}")),
             RemoteError::Refused {
                 status: 403, error, ..
             } => Self::Forbidden(error),
