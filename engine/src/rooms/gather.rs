@@ -19,7 +19,7 @@ use crate::{
 
 /// State that goes with an invite, so that the invited can see what they are invited to (client-server API, "Stripped
 /// state").
-const STRIPPED_TYPES: [&str; 7] = [
+pub(super) const STRIPPED_TYPES: [&str; 7] = [
     "m.room.create",
     "m.room.join_rules",
     "m.room.canonical_alias",

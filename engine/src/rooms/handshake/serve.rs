@@ -40,18 +40,11 @@ use crate::{
     },
 };
 
-/// State that goes with an invite or a knock (client-server API, "Stripped state").
-pub(super) const STRIPPED_TYPES: [&str; 7] = [
-    "m.room.create",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.avatar",
-    "m.room.encryption",
-    "m.room.name",
-    "m.room.topic",
-];
 /// Bytes of stripped state that are kept with an invite.
 const MOST_STRIPPED_BYTES: usize = 256 << 10;
+
+/// State that goes with an invite goes with a knock too.
+pub(super) use crate::rooms::gather::STRIPPED_TYPES;
 
 /// Why another server is refused.
 #[derive(Debug, thiserror::Error)]

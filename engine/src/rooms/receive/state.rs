@@ -14,8 +14,9 @@ use crate::{
     rooms::{Room, StateMap, resolve},
 };
 
-/// States kept for the next event that builds on them.
-const STATES: usize = 512;
+/// States kept for the next event that builds on them. Few: another server chooses which, and one of a large room that
+/// shares nothing with the others takes a megabyte or two.
+const STATES: usize = 64;
 
 /// A state with the way it is stored.
 #[derive(Debug, Clone)]
