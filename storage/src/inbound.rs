@@ -144,6 +144,26 @@ pub async fn postpone(connection: &mut Connection, inbound_nid: i64) -> Result<(
     Ok(())
 }
 
+/// Keeps an event that was judged before, so that it is judged anew. `now` is in milliseconds.
+pub async fn put_back(
+    connection: &mut Connection,
+    origin: &str,
+    pdu: &NewInboundPdu<'_>,
+    now: i64,
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO inbound_pdus (room_nid, received_at, origin, event_id, pdu) VALUES ($1, $2, $3, $4, $5)",
+        pdu.room_nid.0,
+        now,
+        origin,
+        event_ids::pack(pdu.event_id),
+        pdu.pdu.as_bytes()
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Takes out events that were judged.
 pub async fn done(connection: &mut Connection, inbound_nids: &[i64]) -> Result<()> {
     sqlx::query!(

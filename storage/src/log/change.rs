@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{DeviceNid, EventNid, KeyNid, Position, RoomNid, StateNid, TypeNid, UserNid};
+use crate::{
+    DeviceNid, EventNid, KeyNid, Position, RoomNid, StateNid, TypeNid, UserNid, events::EventStatus,
+};
 
 /// What one request, or one received event, makes true: all of it, or nothing.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +27,12 @@ pub struct Change {
     pub gaps: Vec<Gap>,
     /// Its redactions of events that aren't known yet.
     pub unmatched_redactions: Vec<UnmatchedRedaction>,
+    /// Rooms that are joined by it, with a part of their state.
+    pub partial_rooms: Vec<PartialRoom>,
+    /// Rooms whose state is whole from its last position on.
+    pub completed_rooms: Vec<RoomNid>,
+    /// Events whose place in the state of their room is another than it was.
+    pub restated: Vec<Restated>,
 }
 
 impl Change {
@@ -34,6 +42,23 @@ impl Change {
             facts: vec![fact],
             ..Self::default()
         }
+    }
+
+    /// Both as one, the facts of `other` after its own. They move the heads of different rooms.
+    pub fn and(mut self, other: Self) -> Self {
+        self.new_rooms.extend(other.new_rooms);
+        self.heads.extend(other.heads);
+        self.states.extend(other.states);
+        self.facts.extend(other.facts);
+        self.aliases.extend(other.aliases);
+        self.relations.extend(other.relations);
+        self.transactions.extend(other.transactions);
+        self.gaps.extend(other.gaps);
+        self.unmatched_redactions.extend(other.unmatched_redactions);
+        self.partial_rooms.extend(other.partial_rooms);
+        self.completed_rooms.extend(other.completed_rooms);
+        self.restated.extend(other.restated);
+        self
     }
 
     /// The rooms whose heads it moves.
@@ -82,6 +107,9 @@ pub struct HeadMove {
     pub room_nid: RoomNid,
     /// The sequence number on which the change was decided; 0 for a new room.
     pub sequence_before: i64,
+    /// The current state on which it was decided, unless that doesn't matter: it changes without an event when the
+    /// rest of a room's state comes.
+    pub state_before: Option<StateNid>,
     /// The sequence number of its last event afterwards.
     pub sequence: i64,
     /// The forward extremities afterwards.
@@ -145,6 +173,34 @@ pub struct UnmatchedRedaction {
     pub redacts: String,
     /// The redaction.
     pub redaction_nid: EventNid,
+}
+
+/// A room that is joined with a part of its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartialRoom {
+    /// The room.
+    pub room_nid: RoomNid,
+    /// The join: the state before it is to be asked for.
+    pub join_nid: EventNid,
+    /// The part of that state that was told.
+    pub state_before: StateNid,
+    /// When, in milliseconds.
+    pub since: i64,
+    /// The server through which it was joined.
+    pub via: String,
+    /// The servers that are in it, as that one told.
+    pub servers: Vec<String>,
+}
+
+/// An event judged again, by the whole state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restated {
+    /// The event.
+    pub event_nid: EventNid,
+    /// The state after it.
+    pub state_after: StateNid,
+    /// Whether it counts. One that was shown keeps its place.
+    pub status: EventStatus,
 }
 
 /// A state, packed (see [`crate::states`]).

@@ -6,9 +6,9 @@ use super::{
     change::{Change, Fact, HeadMove, Membership, MembershipChange, NewEvent, Relation, StateChange},
     fence::Fence,
     rows::{
-        AccountChangeRow, AccountDataRow, AliasRow, AuthRow, EventRow, GapRow, HeadRow, MembershipRow,
-        ReceiptRow, RedactionRow, RelationRow, RoomRow, StateChangeRow, StateRow, TransactionRow,
-        UnmatchedRedactionRow,
+        AccountChangeRow, AccountDataRow, AliasRow, AuthRow, CompletedRoomRow, EventRow, GapRow, HeadRow,
+        MembershipRow, PartialRoomRow, ReceiptRow, RedactionRow, RelationRow, RestatedRow, RoomRow,
+        StateChangeRow, StateRow, TransactionRow, UnmatchedRedactionRow,
     },
     tail::{Entry, EntryKind},
 };
@@ -42,6 +42,9 @@ pub(super) struct Batch {
     transactions: Vec<TransactionRow>,
     aliases: Vec<AliasRow>,
     relations: Vec<RelationRow>,
+    partial_rooms: Vec<PartialRoomRow>,
+    completed_rooms: Vec<CompletedRoomRow>,
+    restated: Vec<RestatedRow>,
 }
 
 impl Batch {
@@ -128,6 +131,31 @@ impl Batch {
                 created_at: transaction.created_at,
                 txn_id: transaction.txn_id.as_bytes().to_vec(),
             }));
+        self.add_partial_rooms(change);
+    }
+
+    fn add_partial_rooms(&mut self, change: &Change) {
+        let partial = change.partial_rooms.iter().map(|room| PartialRoomRow {
+            room_nid: room.room_nid.0,
+            join_nid: room.join_nid.0,
+            state_before: room.state_before.0,
+            since: room.since,
+            via: room.via.clone(),
+            servers: room.servers.clone(),
+        });
+        self.partial_rooms.extend(partial);
+        let position = self.to.0;
+        let completed = change.completed_rooms.iter().map(|room_nid| CompletedRoomRow {
+            room_nid: room_nid.0,
+            position,
+        });
+        self.completed_rooms.extend(completed);
+        self.restated
+            .extend(change.restated.iter().map(|restated| RestatedRow {
+                event_nid: restated.event_nid.0,
+                state_after: restated.state_after.0,
+                status: restated.status as i16,
+            }));
     }
 
     /// Several moves of one head within a batch are one move of its row.
@@ -138,6 +166,7 @@ impl Batch {
             sequence: 0,
             forward_extremities: Vec::new(),
             state_nid: 0,
+            state_before: head.state_before.map(|nid| nid.0),
         });
         row.sequence = head.sequence;
         row.forward_extremities = head.forward_extremities.iter().map(|nid| nid.0).collect();
@@ -324,7 +353,7 @@ impl Batch {
         let account_changes: Vec<&AccountChangeRow> = self.account_changes.values().collect();
         sqlx::query!(
             "SELECT commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                 $19, $20, $21, $22)",
+                 $19, $20, $21, $22, $23, $24, $25)",
             fence.generation,
             fence.epoch,
             fence.session,
@@ -347,6 +376,9 @@ impl Batch {
             &self.auth as _,
             &self.gaps as _,
             &self.unmatched_redactions as _,
+            &self.partial_rooms as _,
+            &self.completed_rooms as _,
+            &self.restated as _,
         )
         .execute(connection)
         .await?;

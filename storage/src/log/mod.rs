@@ -15,7 +15,8 @@ mod writer;
 
 pub use change::{
     AccountData, Alias, Change, ClientTransaction, Fact, Gap, HeadMove, Membership, MembershipChange,
-    NewEvent, NewRoom, NewState, Receipt, Redaction, Relation, StateChange, UnmatchedRedaction,
+    NewEvent, NewRoom, NewState, PartialRoom, Receipt, Redaction, Relation, Restated, StateChange,
+    UnmatchedRedaction,
 };
 pub use committer::{CommitError, Committed, Committer, CommitterStatus, Outcome, Patience, Slot};
 pub use range::{head, parted_at, read_range};

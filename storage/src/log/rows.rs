@@ -1,4 +1,4 @@
-//! The rows of a batch, as `commit_batch` (migrations 1 and 5) takes them. Field order is that of the SQL types.
+//! The rows of a batch, as `commit_batch` (migrations 1, 5 and 9) takes them. Field order is that of the SQL types.
 
 macro_rules! row {
     ($name:ident = $sql:literal { $($field:ident: $type:ty),* $(,)? }) => {
@@ -13,6 +13,7 @@ row!(RoomRow = "batch_room" {
 });
 row!(HeadRow = "batch_head" {
     room_nid: i64, sequence_before: i64, sequence: i64, forward_extremities: Vec<i64>, state_nid: i64,
+    state_before: Option<i64>,
 });
 row!(EventRow = "batch_event" {
     event_nid: i64, room_nid: i64, sequence: Option<i64>, position: Option<i64>, type_nid: i64, key_nid: Option<i64>,
@@ -46,3 +47,8 @@ row!(AuthRow = "batch_auth" { event_nid: i64, auth_nids: Vec<i64> });
 row!(GapRow = "batch_gap" { room_nid: i64, sequence: i64, missing: Vec<Vec<u8>> });
 row!(UnmatchedRedactionRow = "batch_unmatched_redaction" { redacts: Vec<u8>, redaction_nid: i64 });
 row!(AliasRow = "batch_alias" { alias: String, room_nid: i64, creator_nid: i64, created_at: i64 });
+row!(PartialRoomRow = "batch_partial_room" {
+    room_nid: i64, join_nid: i64, state_before: i64, since: i64, via: String, servers: Vec<String>,
+});
+row!(CompletedRoomRow = "batch_completed_room" { room_nid: i64, position: i64 });
+row!(RestatedRow = "batch_restated" { event_nid: i64, state_after: i64, status: i16 });

@@ -2,27 +2,30 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::change::{Change, Fact};
-use crate::RoomNid;
+use super::change::{Change, Fact, HeadMove};
+use crate::{RoomNid, StateNid};
 
 /// Where rooms will stand once what was let through so far is committed.
 #[derive(Debug, Default)]
-pub(super) struct Sequences(HashMap<RoomNid, i64>);
+pub(super) struct Sequences(HashMap<RoomNid, (i64, StateNid)>);
 
 impl Sequences {
     /// Whether `change` builds on what was let through before it; if so, it is let through. The first change in a
     /// room always is: what it builds on is for the database to say.
     pub fn admit(&mut self, change: &Change) -> bool {
-        let follows = change.heads.iter().all(|head| {
-            self.0
-                .get(&head.room_nid)
-                .is_none_or(|sequence| *sequence == head.sequence_before)
-        });
+        let follows = change.heads.iter().all(|head| self.is_next(head));
         if follows {
+            let heads = change.heads.iter();
             self.0
-                .extend(change.heads.iter().map(|head| (head.room_nid, head.sequence)));
+                .extend(heads.map(|head| (head.room_nid, (head.sequence, head.state_nid))));
         }
         follows
+    }
+
+    fn is_next(&self, head: &HeadMove) -> bool {
+        self.0.get(&head.room_nid).is_none_or(|(sequence, state_nid)| {
+            *sequence == head.sequence_before && head.state_before.is_none_or(|before| before == *state_nid)
+        })
     }
 }
 
@@ -77,6 +80,7 @@ mod tests {
         HeadMove {
             room_nid,
             sequence_before,
+            state_before: None,
             sequence,
             forward_extremities: Vec::new(),
             state_nid,

@@ -320,6 +320,7 @@ impl Room {
         HeadMove {
             room_nid: self.nid,
             sequence_before: self.sequence,
+            state_before: None,
             sequence,
             forward_extremities: vec![event_nid],
             state_nid: StateNid::from(1),
