@@ -13,7 +13,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ruma::api::error::ErrorKind;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::{MatrixError, nesting};
+use crate::{
+    MatrixError,
+    nesting::{self, MAX_DEPTH},
+};
 
 /// The most bytes in the body of someone who has shown a token. Events end at 65,536 bytes; a client's largest
 /// bodies are backups of keys and the initial state of a room.
@@ -55,8 +58,8 @@ fn too_large(limit: usize) -> MatrixError {
 }
 
 /// Checks what serde does not: that a body is UTF-8 throughout, an object, and not nested beyond what the server
-/// can pass on. An empty body stands for `{}` except in a `PUT`, whose body is what it puts.
-pub(crate) fn check_json(method: &Method, body: &[u8]) -> Result<(), MatrixError> {
+/// can pass on: `depth` levels. An empty body stands for `{}` except in a `PUT`, whose body is what it puts.
+pub(crate) fn check_json(method: &Method, body: &[u8], depth: usize) -> Result<(), MatrixError> {
     if *method == Method::GET || *method == Method::HEAD {
         return Ok(());
     }
@@ -69,10 +72,9 @@ pub(crate) fn check_json(method: &Method, body: &[u8]) -> Result<(), MatrixError
     if std::str::from_utf8(body).is_err() {
         return Err(MatrixError::not_json("The body of this request is not UTF-8."));
     }
-    if nesting::too_deep(body) {
+    if nesting::too_deep(body, depth) {
         return Err(MatrixError::bad_json(format!(
-            "The body of this request nests deeper than {} levels.",
-            nesting::MAX_DEPTH
+            "The body of this request nests deeper than {depth} levels."
         )));
     }
     // A type that keeps its JSON as it came takes the first value and leaves what is behind it.
@@ -111,7 +113,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Engine>> for Json<T> {
     async fn from_request(request: Request, _engine: &Arc<Engine>) -> Result<Self, MatrixError> {
         let (parts, body) = request.into_parts();
         let body = read(&parts.headers, body, MAX_ANONYMOUS_BODY).await?;
-        check_json(&parts.method, &body)?;
+        check_json(&parts.method, &body, MAX_DEPTH)?;
         let json = if body.is_empty() { b"{}".as_slice() } else { &body };
         let value = serde_json::from_slice(json).map_err(|error| bad_body(json, error.to_string()))?;
         Ok(Self(value))
@@ -132,7 +134,7 @@ mod tests {
     }
 
     fn checked(method: Method, body: &[u8]) -> Result<(), String> {
-        check_json(&method, body).map_err(code)
+        check_json(&method, body, MAX_DEPTH).map_err(code)
     }
 
     #[test]

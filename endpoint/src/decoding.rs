@@ -22,9 +22,9 @@ pub async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<
     body::read(headers, body, limit).await
 }
 
-/// Checks that a body is JSON, an object, and not nested too deep, where there has to be one.
-pub fn check_json(method: &Method, body: &[u8]) -> Result<(), MatrixError> {
-    body::check_json(method, body)
+/// Checks that a body is JSON, an object, and not nested deeper than `depth` levels, where there has to be one.
+pub fn check_json(method: &Method, body: &[u8], depth: usize) -> Result<(), MatrixError> {
+    body::check_json(method, body, depth)
 }
 
 /// Decodes a request, whose body is `{}` where there was none.

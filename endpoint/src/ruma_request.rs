@@ -21,6 +21,7 @@ use tracing::Span;
 use crate::{
     Client, Identify, Identity, MatrixError, body, guests,
     limits::{self, Limits},
+    nesting::MAX_DEPTH,
     routes::latest_path,
 };
 
@@ -84,7 +85,7 @@ where
             body::MAX_ANONYMOUS_BODY
         };
         let body = body::read(&parts.headers, body, limit).await?;
-        body::check_json(&parts.method, &body)?;
+        body::check_json(&parts.method, &body, MAX_DEPTH)?;
         // Not all of ruma's requests do this for themselves.
         let json = if body.is_empty() { b"{}".as_slice() } else { &body };
         let request = decode(http::Request::from_parts(parts, json), &path_args)?;

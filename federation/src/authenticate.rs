@@ -13,20 +13,29 @@ use hearth_endpoint::{MatrixError, RumaRoutes as _, decoding, encode};
 use hearth_engine::{Engine, remote::KeysWanted};
 use http::StatusCode;
 use ruma::{
-    OwnedServerName,
+    OwnedServerName, ServerName,
     api::{
         IncomingRequest,
         error::ErrorKind,
         federation::authentication::{ServerSignatures, XMatrix},
     },
+    signatures::verify_canonical_json_bytes,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::Federation;
+use crate::{
+    Federation,
+    canonical::{canonical, push_string},
+};
 
 /// The most bytes in the body of a request: a transaction of 50 events of 64 KiB and 100 EDUs, which have no limit of
 /// their own, of as much.
 const MAX_BODY: usize = 12 << 20;
+
+/// The most levels of arrays and objects in a body.
+const MAX_DEPTH: usize = 100;
+/// The same in a transaction, each of whose events is judged by itself. Servers written in Python pass on no deeper ones.
+const MAX_DEPTH_OF_TRANSACTION: usize = 1_000;
 
 /// A request of another server, which has shown that it is the one it says.
 ///
@@ -68,7 +77,7 @@ where
         let shown = shown(&federation, &request)?;
         let (parts, body) = request.into_parts();
         let body = decoding::read_body(&parts.headers, body, MAX_BODY).await?;
-        decoding::check_json(&parts.method, &body)?;
+        decoding::check_json(&parts.method, &body, max_depth(parts.uri.path()))?;
         let request = http::Request::from_parts(parts, body);
         verify(&federation, engine, &shown, &request).await?;
 
@@ -83,6 +92,13 @@ where
             body,
             _turn: turn,
         })
+    }
+}
+
+fn max_depth(path: &str) -> usize {
+    match path.starts_with("/_matrix/federation/v1/send/") {
+        true => MAX_DEPTH_OF_TRANSACTION,
+        false => MAX_DEPTH,
     }
 }
 
@@ -124,11 +140,52 @@ async fn verify(
             "The key that signed this request can't be had from your server.",
         ));
     }
-    shown
-        .verify_http_request(request, federation.keys.own().server_name(), &keys)
-        .map_err(|error| unauthorized(format!("The signature of this request is not valid: {error}.")))?;
+    let signed = signed_json(shown, federation.keys.own().server_name(), request)?;
+    let key = keys
+        .get(shown.origin.as_str())
+        .and_then(|keys| keys.get(shown.key.as_str()))
+        .ok_or_else(|| unauthorized("Your server has no such key."))?;
+    verify_canonical_json_bytes(
+        &shown.key.algorithm(),
+        key.as_bytes(),
+        shown.sig.as_bytes(),
+        signed.as_bytes(),
+    )
+    .map_err(|error| unauthorized(format!("The signature of this request is not valid: {error}.")))?;
     federation.client.reachability.heard_from(&shown.origin);
     Ok(())
+}
+
+/// What the signature of a request is of: the request as an object in canonical JSON.
+fn signed_json(
+    shown: &XMatrix,
+    own_name: &ServerName,
+    request: &http::Request<Bytes>,
+) -> Result<String, MatrixError> {
+    let body = std::str::from_utf8(request.body())
+        .map_err(|_| MatrixError::not_json("The body of this request is not UTF-8."))?;
+    let mut json = String::with_capacity(body.len() + 512);
+    json.push('{');
+    if !body.is_empty() {
+        let content = canonical(body)
+            .map_err(|error| MatrixError::not_json(format!("The body of this request: {error}.")))?;
+        json.push_str("\"content\":");
+        json.push_str(&content);
+        json.push(',');
+    }
+    let uri = request.uri().path_and_query().map_or("/", |uri| uri.as_str());
+    let fields = [
+        ("\"destination\":", own_name.as_str()),
+        (",\"method\":", request.method().as_str()),
+        (",\"origin\":", shown.origin.as_str()),
+        (",\"uri\":", uri),
+    ];
+    for (name, value) in fields {
+        json.push_str(name);
+        push_string(&mut json, value);
+    }
+    json.push('}');
+    Ok(json)
 }
 
 fn unauthorized(message: impl Into<std::borrow::Cow<'static, str>>) -> MatrixError {

@@ -7,6 +7,7 @@
 //! [`RemoteServers`]: hearth_engine::remote::RemoteServers
 
 mod authenticate;
+mod canonical;
 mod client;
 mod discovery;
 mod in_flight;

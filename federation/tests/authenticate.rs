@@ -19,8 +19,10 @@ use ruma::{
     api::federation::{
         authentication::{XMatrix, XMatrixSigningInput},
         event::{get_event::v1 as get_event, get_missing_events::v1 as get_missing_events},
+        transactions::send_transaction_message::v1 as send_transaction,
     },
     owned_server_name,
+    signatures::KeyPair as _,
 };
 use serde_json::{Value, json, value::to_raw_value};
 use tower::ServiceExt as _;
@@ -45,6 +47,14 @@ async fn get_missing_events(
     Federated { .. }: Federated<get_missing_events::Request>,
 ) -> Result<get_missing_events::Response, MatrixError> {
     Ok(get_missing_events::Response::new(Vec::new()))
+}
+
+async fn send_transaction_message(
+    State(_): State<Arc<Engine>>,
+    Federated { request, .. }: Federated<send_transaction::Request>,
+) -> Result<send_transaction::Response, MatrixError> {
+    assert_eq!(request.pdus.len(), 3);
+    Ok(send_transaction::Response::new(Default::default()))
 }
 
 /// example.org, which knows a key of a.example and of 127.0.0.1:1, and reaches nobody.
@@ -89,7 +99,10 @@ async fn example_org(policy: ServerPolicy) -> ExampleOrg {
         clock: Arc::new(SystemClock),
         entropy: Arc::new(OsEntropy),
     });
-    let routes = Router::new().federated(get_event).federated(get_missing_events);
+    let routes = Router::new()
+        .federated(get_event)
+        .federated(get_missing_events)
+        .federated(send_transaction_message);
     let routes = routes.layer(Extension(Arc::clone(&federation)));
     ExampleOrg {
         router: hearth_endpoint::serve(routes, engine),
@@ -257,5 +270,44 @@ async fn a_body_is_bounded_and_is_json() {
     server.assert_refused(broken, 400, "M_NOT_JSON").await;
     server
         .assert_refused(signed(post(MISSING, &json!({}))), 400, "M_BAD_JSON")
+        .await;
+}
+
+/// A transaction of a.example with a body that ruma would not sign.
+fn transaction(body: &str, signed_body: &str) -> Request<Vec<u8>> {
+    let path = "/_matrix/federation/v1/send/1";
+    let signed = format!(
+        r#"{{"content":{signed_body},"destination":"example.org","method":"PUT","origin":"a.example","uri":"{path}"}}"#
+    );
+    let key = key_of_a();
+    let signature = key.pair().sign(signed.as_bytes()).base64();
+    let shown =
+        format!(r#"X-Matrix origin=a.example,destination=example.org,key="ed25519:a_1",sig="{signature}""#);
+    Request::put(path)
+        .header(AUTHORIZATION, shown)
+        .body(body.as_bytes().to_vec())
+        .expect("a request")
+}
+
+#[tokio::test]
+async fn events_that_are_not_canonical_do_not_keep_their_transaction_out() {
+    let server = example_org(ServerPolicy::default()).await;
+    let deep = format!("{}{}", "[".repeat(900), "]".repeat(900));
+    let pdus = format!(r#"[{{"a": 1.5e+20}}, {{"deep": {deep}}}, {{"room_id": "!good:a.example"}}]"#);
+    let body = format!(r#"{{"pdus": {pdus}, "origin": "a.example", "origin_server_ts": 1}}"#);
+    let canonical = format!(
+        r#"{{"origin":"a.example","origin_server_ts":1,"pdus":{}}}"#,
+        pdus.replace(' ', "")
+    );
+    let (status, answer) = server.answer(transaction(&body, &canonical)).await;
+    assert_eq!(status, 200, "{answer}");
+
+    let other = canonical.replace("1.5e+20", "1.6e+20");
+    server
+        .assert_refused(transaction(&body, &other), 401, "M_UNAUTHORIZED")
+        .await;
+    let deeper = body.replace(&deep, &format!("{}{}", "[".repeat(1_000), "]".repeat(1_000)));
+    server
+        .assert_refused(transaction(&deeper, &canonical), 400, "M_BAD_JSON")
         .await;
 }

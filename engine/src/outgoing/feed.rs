@@ -9,7 +9,7 @@ use std::{
 
 use hearth_storage::{
     Position, RoomNid, UserNid,
-    log::{Entry, EntryKind, Receipt},
+    log::{Entry, EntryKind, Membership, Receipt},
     outgoing::{self as stored, OutgoingEvent},
 };
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use ruma::OwnedServerName;
 use tokio::sync::Notify;
 
 use super::{
-    edus,
+    edus, newcomer,
     whom::{self, Recipients},
 };
 use crate::{
@@ -49,6 +49,8 @@ enum Item {
     Receipt(Position, Receipt, Option<Arc<[OwnedServerName]>>),
     /// A user began to type, or stopped.
     Typing(RoomNid, UserNid, bool, Arc<[OwnedServerName]>),
+    /// A server came into a room by a join.
+    Newcomer(OutgoingEvent, OwnedServerName),
 }
 
 /// What was noted and waits to be given to queues.
@@ -149,7 +151,15 @@ fn note_event(engine: &Engine, outgoing: OutgoingEvent, event_id: &str) {
     if event.membership().is_none() && is_alone(engine, &present) {
         return;
     }
-    let is_ours = event.sender().server_name() == engine.config.server_name;
+    let sender = event.sender().server_name();
+    let is_ours = sender == engine.config.server_name;
+    let comes_in = event.membership() == Some(Membership::Join) && !present.iter().any(|server| *server == *sender);
+    if !is_ours && comes_in {
+        feed.note(
+            Some(outgoing.position),
+            Item::Newcomer(outgoing, sender.to_owned()),
+        );
+    }
     if !is_ours && !engine.outgoing.relays(event_id) {
         return;
     }
@@ -297,6 +307,14 @@ async fn give(engine: &Arc<Engine>, item: &Item) -> Result<(), Error> {
             let edu = ids.and_then(|(room_id, user_id)| edus::typing(&room_id, &user_id, *is_typing));
             if let Some(edu) = edu {
                 engine.outgoing.add_ephemeral(engine, present.iter(), &edu);
+            }
+        }
+        Item::Newcomer(join, server) => {
+            if let Some(unseen) = newcomer::unseen_by(engine, *join).await? {
+                let server = std::iter::once(server);
+                engine
+                    .outgoing
+                    .each(engine, server, |destination, now| destination.owe(unseen, now));
             }
         }
     }

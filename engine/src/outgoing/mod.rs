@@ -10,6 +10,7 @@ mod catch_up;
 mod destination;
 mod edus;
 mod feed;
+mod newcomer;
 mod progress;
 mod status;
 mod whom;

@@ -18,9 +18,13 @@ use super::{
     Room, StateMap,
     head::{Extremity, Head},
     members::Members,
+    read,
     view::View,
 };
-use crate::{Engine, Error, events::InRoom};
+use crate::{
+    Engine, Error,
+    events::{Event, InRoom},
+};
 
 impl Room {
     /// What reading its events needs.
@@ -168,15 +172,25 @@ pub(super) async fn load_head(engine: &Engine, room: &Room) -> Result<(), Error>
         .read(|view| (view.sequence == stored.sequence).then(|| view.state.clone()))
         .flatten()
         .unwrap_or(state);
+    let mut extremities: Vec<Extremity> = extremities
+        .into_values()
+        .map(|event| Extremity::of(&event, event.state_after))
+        .collect();
+    extremities.sort_by_key(|extremity| (extremity.depth, extremity.nid));
     room.head.offer(Head {
         sequence: stored.sequence,
-        extremities: extremities
-            .into_values()
-            .map(|event| Extremity::of(&event, event.state_after))
-            .collect(),
+        extremities,
         state,
         stored_state: Some((stored.state_nid, depth)),
         permitted: Default::default(),
     });
     Ok(())
+}
+
+/// The events that no event names as a predecessor yet, those that are being committed among them.
+pub(crate) async fn forward_extremities(engine: &Engine, room: &Room) -> Result<Vec<Arc<Event>>, Error> {
+    load_head(engine, room).await?;
+    let extremities = room.head.extremities().into_iter();
+    let events = read::events(engine, room, extremities.map(|extremity| extremity.nid)).await?;
+    Ok(events.into_values().collect())
 }

@@ -44,7 +44,7 @@ pub(crate) use commit::commit_one;
 pub use decide::DecideError;
 pub(crate) use draft::{Draft, content_from_json};
 pub use handshake::{HandshakeError, serve::ServeError};
-pub(crate) use load::{by_id, by_nid, load_views};
+pub(crate) use load::{by_id, by_nid, forward_extremities, load_views};
 pub(crate) use prune::prune_redacted;
 pub(crate) use receive::{inbox::Inbox, state::States};
 pub use registry::{Room, Rooms};

@@ -86,6 +86,8 @@ async fn join_through_one(
         .map_err(|error| HandshakeError::bad(server, error.to_string()))?;
     let request =
         create_join_event::v2::Request::new(join.room_id.to_owned(), event_id.clone(), json.clone());
+    // From here on the others send this server what happens in the room.
+    let _arriving = engine.inbox.arriving(join.room_id);
     let sent = engine.remote.send_join(server, request).await;
     let sent = sent
         .map_err(|error| HandshakeError::said(server, error))?

@@ -12,9 +12,10 @@ use hearth_storage::{
     inbound::{self, InboundPdu, NewInboundPdu},
 };
 use parking_lot::Mutex;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 
 use super::{
     fetch,
@@ -36,10 +37,57 @@ const PATIENCE_MS: i64 = 3_600_000;
 /// Events of one server that may wait to be judged: what it sends beyond them is refused until there are fewer.
 const MOST_WAITING: i64 = 10_000;
 
-/// The rooms whose events are being judged.
+/// How long events of a room wait for a user who is about to join it.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// The rooms whose events are being judged, and those that are about to be joined.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     at_work: Mutex<HashMap<RoomNid, Again>>,
+    arriving: Arc<Mutex<HashMap<OwnedRoomId, watch::Sender<usize>>>>,
+}
+
+/// Held while a user joins a room by another server: events of the room may come before the join is done.
+#[derive(Debug)]
+pub(in crate::rooms) struct Arriving {
+    room_id: OwnedRoomId,
+    arriving: Arc<Mutex<HashMap<OwnedRoomId, watch::Sender<usize>>>>,
+}
+
+impl Inbox {
+    pub(in crate::rooms) fn arriving(&self, room_id: &RoomId) -> Arriving {
+        let mut arriving = self.arriving.lock();
+        let count = arriving.entry(room_id.to_owned()).or_default();
+        count.send_modify(|count| *count += 1);
+        Arriving {
+            room_id: room_id.to_owned(),
+            arriving: Arc::clone(&self.arriving),
+        }
+    }
+
+    /// Waits until nobody is about to join a room, for some time; false if nobody was.
+    async fn arrived(&self, room_id: &RoomId) -> bool {
+        let Some(mut count) = self.arriving.lock().get(room_id).map(watch::Sender::subscribe) else {
+            return false;
+        };
+        // Whoever joins last takes the count away.
+        let done = count.wait_for(|count| *count == 0);
+        drop(tokio::time::timeout(ARRIVAL, done).await);
+        true
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut arriving = self.arriving.lock();
+        let Some(count) = arriving.get(&self.room_id) else {
+            return;
+        };
+        count.send_modify(|count| *count = count.saturating_sub(1));
+        if *count.borrow() == 0 {
+            arriving.remove(&self.room_id);
+        }
+    }
 }
 
 /// Whether more came while a room was at work.
@@ -138,6 +186,16 @@ pub async fn receive_pdus(
 
 type Refused = (Option<OwnedEventId>, String);
 
+/// The room, if this server is in it; or else what is known of it.
+async fn joined(engine: &Engine, room_id: &RoomId) -> Result<Result<Arc<Room>, Option<Arc<Room>>>, Error> {
+    let room = by_id(engine, room_id).await?;
+    let is_in = |room: &Arc<Room>| room.has_server(&engine.config.server_name);
+    Ok(match room {
+        Some(room) if is_in(&room) => Ok(room),
+        room => Err(room),
+    })
+}
+
 /// An event of a transaction with its room, or why it is not taken.
 async fn read(
     engine: &Arc<Engine>,
@@ -151,20 +209,23 @@ async fn read(
     let Ok(Addressed { room_id }) = serde_json::from_str(json.get()) else {
         return Ok(Err((None, "it has no `room_id`".to_owned())));
     };
-    let Some(room) = by_id(engine, &room_id).await? else {
-        return Ok(Err((None, format!("the room {room_id} is not known here"))));
+    let mut known = joined(engine, &room_id).await?;
+    if known.is_err() && engine.inbox.arrived(&room_id).await {
+        known = joined(engine, &room_id).await?;
+    }
+    let room = match known {
+        Ok(room) => room,
+        Err(Some(room)) => {
+            let event_id = pdu::read(json.get(), &room.rules).ok().map(|pdu| pdu.event_id);
+            return Ok(Err((event_id, "this server is not in the room".to_owned())));
+        }
+        Err(None) => return Ok(Err((None, format!("the room {room_id} is not known here")))),
     };
     let pdu = match pdu::read(json.get(), &room.rules) {
         Ok(pdu) if pdu.room_id == room.id => pdu,
         Ok(pdu) => return Ok(Err((Some(pdu.event_id), "it is of another room".to_owned()))),
         Err(dropped) => return Ok(Err((None, dropped.to_string()))),
     };
-    if !room.has_server(&engine.config.server_name) {
-        return Ok(Err((
-            Some(pdu.event_id),
-            "this server is not in the room".to_owned(),
-        )));
-    }
     if !acl::allows(engine, &room, origin).await?
         || !acl::allows(engine, &room, pdu.sender.server_name()).await?
     {
