@@ -1,7 +1,7 @@
 //! The harness of the whole-server tests: servers, and clients to speak to them.
 //!
 //! [`Server`] is a whole server in this process, on a database of its own; several may run side by side.
-//! [`HearthProcess`] is the binary `hearth`, to be killed. [`Client`] is a user's device: its verbs send JSON and
+//! [`HearthProcess`] is the binary `hearth`, to be killed; [`Synapse`] is another's server. [`Client`] is a user's device: its verbs send JSON and
 //! give back the [`Answer`], whatever it is. Knows nothing of what is inside a server.
 
 mod answer;
@@ -10,6 +10,7 @@ mod client;
 mod process;
 mod python;
 mod server;
+mod synapse;
 mod sync;
 mod verbs;
 mod waiting;
@@ -20,8 +21,9 @@ pub use client::Client;
 pub use process::HearthProcess;
 pub use python::python_script;
 pub use server::{SHARED_SECRET, Server};
+pub use synapse::Synapse;
 pub use sync::{
     account_data, ephemeral, has_left, is_invited, is_joined, state, state_has, timeline, timeline_has,
 };
 pub use verbs::{PASSWORD, encoded, event_ids, public_chat, text};
-pub use waiting::{PATIENCE, until, within};
+pub use waiting::{PATIENCE, until, until_ok, within};

@@ -15,8 +15,9 @@ use nix::{
     unistd::Pid,
 };
 use tempfile::TempDir;
+use tokio::time::sleep;
 
-use crate::{Client, until};
+use crate::{Authority, Client, until};
 
 /// How long a server that was told to end may take: ten seconds for its requests, and some for PostgreSQL.
 const LEAVE: Duration = Duration::from_secs(25);
@@ -25,7 +26,7 @@ const LEAVE: Duration = Duration::from_secs(25);
 #[derive(Debug)]
 pub struct HearthProcess {
     child: Child,
-    address: String,
+    name: String,
     directory: TempDir,
     anonymous: Client,
 }
@@ -33,19 +34,38 @@ pub struct HearthProcess {
 impl HearthProcess {
     /// Starts one on which anyone may register and nothing is limited, and waits until it is healthy.
     pub async fn start() -> Self {
+        let address = free_address();
+        Self::start_as(&address, &address, |_| String::new()).await
+    }
+
+    /// Starts one that federates, over TLS, with the others that trust `authority`. Its name is `localhost:PORT`.
+    pub async fn start_federated(authority: &Authority) -> Self {
+        let federates = free_address();
+        let port = federates.rsplit(':').next().unwrap_or_default();
+        let name = format!("localhost:{port}");
+        Self::start_as(&name, &free_address(), |directory| {
+            let (certificate, private_key) = authority.issue(&["localhost", "127.0.0.1"], directory);
+            format!(
+                "[[listener]]\naddress = {federates:?}\ntls_certificate = {certificate:?}\n\
+                 tls_private_key = {private_key:?}\n[federation]\nnotaries = []\n\
+                 [outbound]\ndenied_networks = []\nextra_root_certificates = {:?}\n",
+                authority.certificate()
+            )
+        })
+        .await
+    }
+
+    /// `more` of a configuration, which is to be in the directory given.
+    async fn start_as(name: &str, address: &str, more: impl FnOnce(&Path) -> String) -> Self {
         let directory = TempDir::new().expect("a directory can be made");
         // Root's PostgreSQL runs as somebody else, who has to pass through.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o711)).expect("the directory is ours");
-        let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        let address = probe
-            .local_addr()
-            .expect("a bound socket has an address")
-            .to_string();
-        drop(probe);
         let configuration = format!(
-            "server_name = {address:?}\ndata_dir = {:?}\n\
-             [registration]\nopen = true\n[rate_limits]\nenabled = false\n[[listener]]\naddress = {address:?}\n",
-            directory.path().join("data")
+            "server_name = {name:?}\ndata_dir = {:?}\n\
+             [registration]\nopen = true\nguests = true\n[rate_limits]\nenabled = false\n\
+             [[listener]]\naddress = {address:?}\n{}",
+            directory.path().join("data"),
+            more(directory.path())
         );
         fs::write(directory.path().join("hearth.toml"), configuration)
             .expect("the configuration can be written");
@@ -53,7 +73,7 @@ impl HearthProcess {
         let anonymous = Client::anonymous(&format!("http://{address}"));
         let mut process = Self {
             child,
-            address,
+            name: name.to_owned(),
             directory,
             anonymous,
         };
@@ -90,6 +110,21 @@ impl HearthProcess {
         self.child.wait().expect("the server ends");
     }
 
+    /// Has it end in order, and its PostgreSQL with it.
+    pub async fn stop(&mut self) {
+        let _ = self.tell_to_end();
+        let deadline = Instant::now() + LEAVE;
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn tell_to_end(&self) -> bool {
+        i32::try_from(self.child.id()).is_ok_and(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok())
+    }
+
     /// Starts it anew on what is there, and waits until it is healthy.
     pub async fn start_again(&mut self) {
         self.child = spawn(self.directory.path());
@@ -112,9 +147,26 @@ impl HearthProcess {
     ///
     /// When it does not run.
     pub fn database_url(&self) -> String {
+        format!(
+            "postgres://hearth@{}/hearth",
+            crate::encoded(&self.postgres_socket())
+        )
+    }
+
+    /// The directory of the socket of the private PostgreSQL while it runs.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    pub fn postgres_socket(&self) -> String {
         let pid_file = fs::read_to_string(self.pid_file()).expect("PostgreSQL has written its pid");
         let socket_directory = pid_file.lines().nth(4).expect("PostgreSQL has a socket");
-        format!("postgres://hearth@{}/hearth", crate::encoded(socket_directory))
+        socket_directory.to_owned()
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Someone without an account.
@@ -124,7 +176,7 @@ impl HearthProcess {
 
     /// The name in its users' IDs.
     pub fn name(&self) -> &str {
-        &self.address
+        &self.name
     }
 
     /// A new user.
@@ -143,8 +195,18 @@ impl HearthProcess {
     }
 }
 
-/// Beside the test, in `target/debug` or `target/release`: cargo builds it along with the workspace's tests.
+fn free_address() -> String {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    let address = probe.local_addr().expect("a bound socket has an address");
+    address.to_string()
+}
+
+/// Beside the test, in `target/debug` or `target/release`, where cargo builds it along with the workspace's tests; or
+/// the one that `HEARTH_TEST_BINARY` names.
 fn binary() -> PathBuf {
+    if let Some(binary) = std::env::var_os("HEARTH_TEST_BINARY") {
+        return binary.into();
+    }
     let test = std::env::current_exe().expect("a test has a path");
     let binary = test
         .parent()
@@ -197,8 +259,7 @@ impl Drop for HearthProcess {
                 eprintln!("hearth said:\n{}", log_of(self.directory.path()));
             }
         }
-        let told =
-            i32::try_from(self.child.id()).is_ok_and(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok());
+        let told = self.tell_to_end();
         let deadline = Instant::now() + LEAVE;
         while told && Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
             thread::sleep(Duration::from_millis(20));

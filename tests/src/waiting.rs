@@ -32,19 +32,34 @@ pub fn until<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut question: impl FnMut() -> F,
 ) -> impl Future<Output = T> {
-    let caller = Location::caller();
     let what = what.to_owned();
+    until_ok(move || {
+        let asked = question();
+        let what = what.clone();
+        async move { asked.await.ok_or(what) }
+    })
+}
+
+/// Asks `question` again and again until it has an answer; until then it says what is waited for.
+///
+/// # Panics
+///
+/// When there is none within [`PATIENCE`], with what was said last.
+#[track_caller]
+pub fn until_ok<T, F: Future<Output = Result<T, String>>>(
+    mut question: impl FnMut() -> F,
+) -> impl Future<Output = T> {
+    let caller = Location::caller();
     async move {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(answer) = question().await {
-                return answer;
+            match question().await {
+                Ok(answer) => return answer,
+                Err(what) if Instant::now() >= deadline => {
+                    panic!("{caller}: waited {PATIENCE:?} in vain until {what}")
+                }
+                Err(_) => sleep(Duration::from_millis(20)).await,
             }
-            assert!(
-                Instant::now() < deadline,
-                "{caller}: waited {PATIENCE:?} in vain until {what}"
-            );
-            sleep(Duration::from_millis(20)).await;
         }
     }
 }

@@ -19,4 +19,5 @@ mod races;
 mod rooms;
 mod sending;
 mod spec_coverage;
+mod synapse;
 mod syncing;
