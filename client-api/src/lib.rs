@@ -10,6 +10,7 @@ mod alias;
 mod device;
 mod filter;
 mod message;
+mod openid;
 mod profile;
 mod push;
 mod read_marker;

@@ -15,7 +15,8 @@ use ruma::api::client::{
 };
 
 use crate::{
-    account, account_data, admin_register, alias, device, filter, message, profile, push, read_marker,
+    account, account_data, admin_register, alias, device, filter, message, openid, profile, push,
+    read_marker,
     receipt, register, relation, reporting, room, server_information, session, state, sync, tag, typing,
 };
 
@@ -43,6 +44,7 @@ fn accounts() -> Router<Arc<Engine>> {
         .ruma(account::whoami)
         .ruma(account::change_password)
         .ruma(account::deactivate)
+        .ruma(openid::request_openid_token)
         .ruma(device::get_devices)
         .ruma(device::get_device)
         .ruma(device::update_device)

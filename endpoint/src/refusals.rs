@@ -7,6 +7,7 @@
 mod accounts;
 mod aliases;
 mod federation;
+mod openid;
 mod push_rules;
 mod reports;
 mod rooms;

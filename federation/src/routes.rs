@@ -18,6 +18,7 @@ use crate::{Federation, FederationRoutes as _};
 mod history;
 mod keys;
 mod membership;
+mod openid;
 mod query;
 mod transactions;
 mod version;
@@ -36,6 +37,7 @@ fn server() -> Router<Arc<Engine>> {
         .federated(history::get_event_authorization)
         .federated(history::get_backfill)
         .federated(history::get_missing_events)
+        .ruma(openid::get_openid_userinfo)
         .federated(membership::prepare_join_event)
         .federated(membership::create_join_event)
         .federated(membership::prepare_leave_event)

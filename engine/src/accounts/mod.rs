@@ -26,6 +26,7 @@ pub mod last_seen;
 pub mod login;
 pub mod logins;
 pub mod logout;
+pub mod openid;
 pub mod operator;
 pub mod password;
 mod passwords;

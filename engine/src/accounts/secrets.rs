@@ -60,6 +60,11 @@ pub(crate) fn refresh_token(entropy: &dyn Entropy) -> String {
     format!("hrt_{}", entropy.alphanumeric(32))
 }
 
+/// A new token for OpenID.
+pub(crate) fn openid_token(entropy: &dyn Entropy) -> String {
+    format!("hot_{}", entropy.alphanumeric(32))
+}
+
 /// `length` random letters of one case: an ID that people read to each other. Capitals if `upper`.
 pub(crate) fn letters(entropy: &dyn Entropy, length: usize, upper: bool) -> String {
     let first = if upper { b'A' } else { b'a' };

@@ -4,6 +4,7 @@ mod changing_passwords;
 mod command_line;
 mod deactivation;
 mod logging_in;
+mod openid;
 mod own_devices;
 mod refreshing;
 mod registration;
