@@ -175,7 +175,8 @@ pub(crate) async fn get_summary(
         request, requester, ..
     }: Ruma<get_summary_request::Request>,
 ) -> Result<get_summary_request::Response, MatrixError> {
-    let summary = summary::summary(&engine, requester.as_ref(), &request.room_id_or_alias).await?;
+    let (room, via) = (&request.room_id_or_alias, &request.via);
+    let summary = summary::summary(&engine, requester.as_ref(), room, via).await?;
     let mut response = get_summary_request::Response::new(summary.room);
     response.membership = summary.membership.map(Into::into);
     Ok(response)

@@ -15,9 +15,9 @@ use ruma::api::client::{
 };
 
 use crate::{
-    account, account_data, admin_register, alias, device, filter, message, openid, profile, push,
+    account, account_data, admin_register, alias, device, directory, filter, message, openid, profile, push,
     read_marker,
-    receipt, register, relation, reporting, room, server_information, session, state, sync, tag, typing,
+    receipt, register, relation, reporting, room, server_information, session, space, state, sync, tag, typing,
 };
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
@@ -26,7 +26,7 @@ pub fn routes() -> Router<Arc<Engine>> {
         .merge(server())
         .merge(accounts())
         .merge(rooms())
-        .merge(aliases())
+        .merge(directory())
         .merge(user_data())
         .merge(push_rules())
 }
@@ -62,6 +62,7 @@ fn rooms() -> Router<Arc<Engine>> {
         .ruma(room::create_room)
         .ruma(room::joined_rooms)
         .ruma(room::get_summary)
+        .ruma(space::get_hierarchy)
         .ruma(room::join_room_by_id)
         .ruma(room::join_room_by_id_or_alias)
         .ruma(room::knock_room)
@@ -91,13 +92,17 @@ fn rooms() -> Router<Arc<Engine>> {
         .ruma(reporting::report_user)
 }
 
-/// Room aliases.
-fn aliases() -> Router<Arc<Engine>> {
+/// What leads to rooms: aliases, and the directory of those that are published.
+fn directory() -> Router<Arc<Engine>> {
     Router::new()
         .ruma(alias::get_alias)
         .ruma(alias::create_alias)
         .ruma(alias::delete_alias)
         .ruma(alias::aliases)
+        .ruma(directory::get_public_rooms)
+        .ruma(directory::get_public_rooms_filtered)
+        .ruma(directory::get_room_visibility)
+        .ruma(directory::set_room_visibility)
 }
 
 /// What users keep for themselves, and tell of themselves.

@@ -79,13 +79,18 @@ fn class_of(method: &Method, path: &str, of_users: bool, rate_limited: bool) -> 
     let renames = *method == Method::PUT && path.ends_with("/devices/{device_id}");
     if !reads && !renames && ends_with(&CREDENTIALS) {
         Class::Credentials
-    } else if path.ends_with("/sync") || (!of_users && !rate_limited) {
+    } else if path.ends_with("/sync") || (!of_users && !rate_limited && !is_costly(path)) {
         Class::Free
     } else if !reads && !ends_with(&CHATTER) && is_of_rooms(path) {
         Class::Writes
     } else {
         Class::General
     }
+}
+
+/// What is for everybody and not the same for all: each answer is looked up, at another server perhaps.
+fn is_costly(path: &str) -> bool {
+    path.contains("/directory/") || path.ends_with("/openid/userinfo")
 }
 
 fn is_of_rooms(path: &str) -> bool {

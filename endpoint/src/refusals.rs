@@ -6,11 +6,13 @@
 
 mod accounts;
 mod aliases;
+mod directory;
 mod federation;
 mod openid;
 mod push_rules;
 mod reports;
 mod rooms;
+mod spaces;
 mod sync;
 mod user_data;
 

@@ -229,7 +229,7 @@ async fn other_servers(engine: &Engine, room: &Room) -> Result<Vec<OwnedServerNa
 }
 
 /// Whether a member has the power to send `m.room.canonical_alias`.
-async fn may_set_aliases(engine: &Engine, room: &Room, user_id: &UserId) -> Result<bool, Error> {
+pub(crate) async fn may_set_aliases(engine: &Engine, room: &Room, user_id: &UserId) -> Result<bool, Error> {
     let rules = &room.rules.authorization;
     let create = rooms::read::current_state_event(engine, room, "m.room.create", "").await?;
     let Some(create) = create else { return Ok(false) };

@@ -16,12 +16,26 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// `[rooms] default_version`.
     pub default_room_version: RoomVersionId,
+    /// `[rooms] directory`.
+    pub directory: DirectoryAudience,
     /// The memory that room heads and cached events may take, in bytes.
     pub room_memory_bytes: u64,
     /// `trusted_proxies`: networks whose `X-Forwarded-For` is believed, besides loopback and Unix sockets.
     pub trusted_proxies: Vec<IpNet>,
     /// `[support]`.
     pub support: Support,
+}
+
+/// `[rooms] directory`: who is shown the rooms that are published here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DirectoryAudience {
+    /// This server's users.
+    Users,
+    /// They, and other servers for theirs.
+    Servers,
+    /// They, and who isn't logged in: as the specification has it.
+    #[default]
+    Everyone,
 }
 
 /// `[support]`: what `.well-known/matrix/support` tells. Nothing is told while both are empty.
@@ -71,6 +85,7 @@ impl Config {
             registration: Registration::default(),
             rate_limits: RateLimits { enabled: true },
             default_room_version: RoomVersionId::V12,
+            directory: DirectoryAudience::default(),
             room_memory_bytes: 256 << 20,
             trusted_proxies: Vec::new(),
             support: Support::default(),

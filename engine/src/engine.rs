@@ -22,7 +22,10 @@ use crate::{
     profiles::propagate::{self, Propagations},
     receipts::Turns,
     remote::{NoRemoteServers, RemoteServers},
-    rooms::{Inbox, Rooms, States, receive::inbox},
+    rooms::{
+        Inbox, Rooms, States, descriptions::Descriptions, directory::Directory, elsewhere::Elsewhere,
+        receive::inbox,
+    },
     sync::ToldMembers,
     transactions::Transactions,
     typing::Typing,
@@ -65,6 +68,9 @@ pub struct Engine {
     pub(crate) events: EventStore,
     pub(crate) rooms: Rooms,
     pub(crate) states: States,
+    pub(crate) descriptions: Descriptions,
+    pub(crate) directory: Directory,
+    pub(crate) elsewhere: Elsewhere,
     pub(crate) inbox: Inbox,
     pub(crate) inbound_transactions: federation::Transactions,
     pub(crate) users: Users,
@@ -149,6 +155,7 @@ impl Engine {
         self.rooms.drop_idle();
         self.users.clear();
         self.events.clear();
+        self.descriptions.clear();
         self.unread.clear();
     }
 
@@ -177,6 +184,9 @@ impl Engine {
             numbers: db.numbers(),
             rooms: Rooms::new(config.room_memory_bytes / 2),
             states: States::new(),
+            descriptions: Descriptions::new(),
+            directory: Directory::default(),
+            elsewhere: Elsewhere::new(),
             inbox: Inbox::default(),
             inbound_transactions: federation::Transactions::new(),
             users: Users::new(),

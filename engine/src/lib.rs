@@ -39,7 +39,7 @@ pub mod unread;
 pub mod users;
 mod waiting;
 
-pub use config::{Config, RateLimits, Registration, Support, SupportContact};
+pub use config::{Config, DirectoryAudience, RateLimits, Registration, Support, SupportContact};
 pub use engine::{Engine, Outside};
 pub use error::Error;
 pub use outside::{Clock, Entropy, OsEntropy, SystemClock};

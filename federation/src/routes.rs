@@ -15,11 +15,13 @@ use ruma::api::federation::discovery::{
 
 use crate::{Federation, FederationRoutes as _};
 
+mod directory;
 mod history;
 mod keys;
 mod membership;
 mod openid;
 mod query;
+mod space;
 mod transactions;
 mod version;
 
@@ -37,6 +39,9 @@ fn server() -> Router<Arc<Engine>> {
         .federated(history::get_event_authorization)
         .federated(history::get_backfill)
         .federated(history::get_missing_events)
+        .federated(directory::get_public_rooms)
+        .federated(directory::get_public_rooms_filtered)
+        .federated(space::get_hierarchy)
         .ruma(openid::get_openid_userinfo)
         .federated(membership::prepare_join_event)
         .federated(membership::create_join_event)

@@ -2,12 +2,16 @@
 //! [`crate::remote::RemoteServers`], in the same types.
 
 pub mod acl;
+mod directory;
 mod edus;
 mod history;
 mod queries;
+mod spaces;
 mod transactions;
 
+pub use directory::{list as public_rooms, list_filtered as public_rooms_filtered};
 pub use queries::{directory, profile};
+pub use spaces::hierarchy;
 
 pub use history::{backfill, event, event_auth, missing_events, state, state_ids};
 

@@ -81,6 +81,8 @@ async fn begin_generation(engine: &Engine, generation: i32) {
     engine.users.clear();
     engine.events.clear();
     engine.states.clear();
+    engine.descriptions.clear();
+    engine.directory.changed();
     engine.unread.clear();
     engine.transactions.clear();
     engine.told_members.clear();
@@ -160,6 +162,8 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
                     woken.push(Subject::User(membership.user_nid));
                 }
                 rooms::apply(engine, room_nid, entry).await;
+                engine.descriptions.apply(kind);
+                engine.directory.apply(kind);
                 outgoing::note(engine, room_nid, entry);
                 woken.push(Subject::Room(room_nid));
             }

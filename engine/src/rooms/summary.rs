@@ -1,30 +1,26 @@
-//! What a room looks like from outside (client-server API, `GET /room_summary/{roomIdOrAlias}`).
+//! What a room looks like from outside (client-server API, `GET /room_summary/{roomIdOrAlias}`), and who may know.
 
-use std::{collections::HashMap, sync::Arc};
+use std::time::Duration;
 
-use hearth_storage::log::Membership;
+use hearth_storage::{RoomNid, directory, log::Membership};
 use ruma::{
-    RoomOrAliasId, UInt,
+    OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId,
     room::{JoinRuleSummary, RoomSummary},
 };
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use tokio::time::Instant;
 
-use super::{Room, by_id, read, restricted, serve, visibility::HistoryVisibility};
-use crate::{Engine, Error, accounts::Requester, aliases, events::Event, users};
+use super::{by_id, descriptions, descriptions::is_open, elsewhere, handshake::inviting_servers, serve};
+use crate::{
+    Engine, Error,
+    accounts::Requester,
+    aliases::{self, AliasError},
+    users::{self, User},
+};
 
-/// What a summary is made of, all with an empty state key.
-const TYPES: [&str; 9] = [
-    "m.room.create",
-    "m.room.join_rules",
-    "m.room.history_visibility",
-    "m.room.guest_access",
-    "m.room.canonical_alias",
-    "m.room.name",
-    "m.room.topic",
-    "m.room.avatar",
-    "m.room.encryption",
-];
+/// How long other servers are waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Rooms whose members a restricted room lets in, at most; more are not looked at.
+const MOST_ALLOWED: usize = 50;
 
 /// Why there is no summary.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +33,12 @@ pub enum SummaryError {
     Failed(#[from] Error),
 }
 
+impl From<hearth_storage::StorageError> for SummaryError {
+    fn from(error: hearth_storage::StorageError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 /// A room, and what who asks is to it.
 #[derive(Debug)]
 pub struct Summary {
@@ -46,121 +48,131 @@ pub struct Summary {
     pub membership: Option<&'static str>,
 }
 
-/// The summary of a room, for who is in it or invited, might join or knock, or may read it; logged in or not.
+/// The summary of a room, for who is in it or invited, might join or knock, or may read it; logged in or not. Of a room
+/// that this server is not in, others are asked, those of `via` first: on behalf of its users alone.
 pub async fn summary(
     engine: &Engine,
     requester: Option<&Requester>,
     room: &RoomOrAliasId,
+    via: &[OwnedServerName],
 ) -> Result<Summary, SummaryError> {
-    let room_id = match <&ruma::RoomId>::try_from(room) {
-        Ok(room_id) => room_id.to_owned(),
-        Err(alias) => aliases::resolve(engine, alias)
-            .await?
-            .ok_or(SummaryError::NotFound)?,
+    let (room_id, servers) = match <&RoomId>::try_from(room) {
+        Ok(room_id) => (room_id.to_owned(), via.to_vec()),
+        Err(alias) => resolve(engine, requester, alias, via).await?,
     };
-    let room = by_id(engine, &room_id).await?.ok_or(SummaryError::NotFound)?;
-    let state = current(engine, &room).await?;
-    let summary = describe(&room, &state);
-    let known = match requester {
-        Some(requester) => users::load(engine, requester.user_nid)
-            .await?
-            .rooms
-            .get(&room.nid)
-            .map(|room| room.membership),
+    let room_nid = nid_of(engine, &room_id).await?;
+    let description = match room_nid {
+        Some(room_nid) => descriptions::of_room(engine, room_nid).await?,
         None => None,
     };
-    let is_close = matches!(
-        known,
-        Some(Membership::Join | Membership::Invite | Membership::Knock)
-    );
-    if !is_close && !is_open(&summary) {
-        // Who could join it because of another room they are in.
-        let may_join = match requester {
-            Some(requester) => {
-                restricted::lets_in(engine, &room, requester.user_nid).await? == restricted::LetsIn::Yes
-            }
-            None => false,
-        };
-        if !may_join {
-            return Err(SummaryError::NotFound);
+    let Some(requester) = requester else {
+        // What is open is open to all; for strangers nobody else is asked.
+        let room = description.filter(|room| room.is_here && is_open(&room.summary));
+        let room = room.ok_or(SummaryError::NotFound)?.summary.clone();
+        return Ok(Summary {
+            room,
+            membership: None,
+        });
+    };
+    let user = users::load(engine, requester.user_nid).await?;
+    let membership = membership_in(&user, room_nid);
+    let room = match description.filter(|room| room.is_here) {
+        Some(room) => room.summary.clone(),
+        None => {
+            let via = ways_to(engine, requester, &room_id, servers).await?;
+            let (is_invited, deadline) = (is_invited(membership), Instant::now() + PATIENCE);
+            let told = elsewhere::ask(engine, &room_id, &via, is_invited, deadline).await;
+            told.ok_or(SummaryError::NotFound)?.summary.clone()
         }
+    };
+    if !may_know(engine, &user, membership, &room).await? {
+        return Err(SummaryError::NotFound);
     }
-    let membership = requester.map(|_| known.map_or("leave", serve::name_of));
     Ok(Summary {
-        room: summary,
-        membership,
+        room,
+        membership: Some(membership.map_or("leave", serve::name_of)),
     })
 }
 
-/// Whether anyone may know of the room.
-fn is_open(summary: &RoomSummary) -> bool {
-    let may_come = matches!(
-        summary.join_rule,
-        JoinRuleSummary::Public | JoinRuleSummary::Knock | JoinRuleSummary::KnockRestricted(_)
-    );
-    may_come || summary.world_readable
+/// The room of an alias, and servers that may be in it.
+async fn resolve(
+    engine: &Engine,
+    requester: Option<&Requester>,
+    alias: &RoomAliasId,
+    via: &[OwnedServerName],
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), SummaryError> {
+    if requester.is_none() {
+        let room_id = aliases::resolve(engine, alias).await?;
+        return Ok((room_id.ok_or(SummaryError::NotFound)?, Vec::new()));
+    }
+    match aliases::get(engine, alias).await {
+        Ok((room_id, servers)) => Ok((room_id, via.iter().cloned().chain(servers).collect())),
+        Err(AliasError::Failed(error)) => Err(error.into()),
+        Err(_) => Err(SummaryError::NotFound),
+    }
 }
 
-type Current = HashMap<&'static str, Arc<Event>>;
-
-/// The current state events of [`TYPES`], with one query if any is not in memory.
-async fn current(engine: &Engine, room: &Room) -> Result<Current, Error> {
-    let keys = engine
-        .interner
-        .keys(&TYPES.map(|event_type| (event_type, "")))
-        .await?;
-    let nids = room.read(|view| {
-        keys.iter()
-            .map(|key_nid| view.state.get(*key_nid))
-            .collect::<Vec<_>>()
-    });
-    let nids = nids.unwrap_or_default();
-    let events = read::events(engine, room, nids.iter().flatten().copied()).await?;
-    let found = TYPES
-        .iter()
-        .zip(&nids)
-        .filter_map(|(event_type, event_nid)| Some((*event_type, Arc::clone(events.get(&(*event_nid)?)?))));
-    Ok(found.collect())
+/// The number of a room, if it is known here.
+pub(super) async fn nid_of(engine: &Engine, room_id: &RoomId) -> Result<Option<RoomNid>, Error> {
+    if let Some(room_nid) = engine.rooms.nid(room_id) {
+        return Ok(Some(room_nid));
+    }
+    let mut connection = engine.db.acquire().await?;
+    let found = directory::nids(&mut connection, &[room_id.as_str()]).await?.pop();
+    Ok(found.map(|(_, room_nid)| room_nid))
 }
 
-fn describe(room: &Room, state: &Current) -> RoomSummary {
-    let content = |event_type: &str| {
-        let event = state.get(event_type)?;
-        serde_json::from_str::<Value>(event.content().get()).ok()
-    };
-    let is = |event_type: &str, key: &str, value: &str| {
-        content(event_type).is_some_and(|content| content.get(key).and_then(Value::as_str) == Some(value))
-    };
-    let visibility = state
-        .get("m.room.history_visibility")
-        .map(|event| HistoryVisibility::of(event));
-    let joined = room.read(|view| view.members.joined()).unwrap_or(0);
-    let mut summary = RoomSummary::new(
-        room.id.clone(),
-        // A room without readable join rules lets in who is invited.
-        content("m.room.join_rules")
-            .and_then(|content| serde_json::from_value::<ruma::room::JoinRule>(content).ok())
-            .map_or(JoinRuleSummary::Invite, JoinRuleSummary::from),
-        is("m.room.guest_access", "guest_access", "can_join"),
-        UInt::try_from(joined).unwrap_or(UInt::MAX),
-        visibility == Some(HistoryVisibility::WorldReadable),
-    );
-    summary.canonical_alias = content("m.room.canonical_alias").and_then(|content| field(&content, "alias"));
-    summary.name = content("m.room.name").and_then(|content| text(&content, "name"));
-    summary.topic = content("m.room.topic").and_then(|content| text(&content, "topic"));
-    summary.avatar_url = content("m.room.avatar")
-        .and_then(|content| text(&content, "url"))
-        .map(Into::into);
-    summary.room_type = content("m.room.create").and_then(|content| field(&content, "type"));
-    summary.encryption = content("m.room.encryption").and_then(|content| field(&content, "algorithm"));
-    summary.room_version = Some(room.version.clone());
-    summary
+/// The servers to ask about a room that this one is not in: those given, of who invited the user, and that of its ID.
+pub(super) async fn ways_to(
+    engine: &Engine,
+    requester: &Requester,
+    room_id: &RoomId,
+    mut via: Vec<OwnedServerName>,
+) -> Result<Vec<OwnedServerName>, Error> {
+    if let Some(room) = by_id(engine, room_id).await? {
+        via.extend(inviting_servers(engine, &room, requester.user_nid).await?);
+    }
+    via.extend(room_id.server_name().map(ToOwned::to_owned));
+    Ok(via)
 }
 
-fn text(content: &Value, key: &str) -> Option<String> {
-    field::<String>(content, key).filter(|text| !text.is_empty())
+/// What a user is in a room, if anything.
+pub(super) fn membership_in(user: &User, room_nid: Option<RoomNid>) -> Option<Membership> {
+    user.rooms.get(&room_nid?).map(|room| room.membership)
 }
 
-fn field<T: DeserializeOwned>(content: &Value, key: &str) -> Option<T> {
-    serde_json::from_value(content.get(key)?.clone()).ok()
+/// Whether another server may tell of a room because of what a user is to it.
+pub(super) fn is_invited(membership: Option<Membership>) -> bool {
+    matches!(membership, Some(Membership::Invite | Membership::Knock))
+}
+
+/// Whether a user may know of a room: one who is in it, is invited or knocked, or could come or read it as it is
+/// (client-server API, `GET …/hierarchy`).
+pub(super) async fn may_know(
+    engine: &Engine,
+    user: &User,
+    membership: Option<Membership>,
+    room: &RoomSummary,
+) -> Result<bool, Error> {
+    use Membership::{Ban, Invite, Join, Knock};
+    if matches!(membership, Some(Join | Invite | Knock)) || is_open(room) {
+        return Ok(true);
+    }
+    match &room.join_rule {
+        JoinRuleSummary::Restricted(rule) if membership != Some(Ban) => {
+            is_in_one_of(engine, user, &rule.allowed_room_ids).await
+        }
+        _ => Ok(false),
+    }
+}
+
+async fn is_in_one_of(engine: &Engine, user: &User, room_ids: &[OwnedRoomId]) -> Result<bool, Error> {
+    let wanted: Vec<&str> = room_ids.iter().take(MOST_ALLOWED).map(|id| id.as_str()).collect();
+    if wanted.is_empty() {
+        return Ok(false);
+    }
+    let mut connection = engine.db.acquire().await?;
+    let known = directory::nids(&mut connection, &wanted).await?;
+    let is_in = |room_nid| membership_in(user, Some(room_nid)) == Some(Membership::Join);
+    Ok(known.into_iter().any(|(_, room_nid)| is_in(room_nid)))
 }

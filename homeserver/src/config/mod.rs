@@ -20,8 +20,9 @@ use serde::Deserialize as _;
 
 pub use error::{ConfigError, Origin};
 pub use settings::{
-    ApplicationServices, Contact, DatabaseSettings, FederationSettings, Listener, LogFormat, LogSettings,
-    Outbound, RateLimitSettings, RegistrationSettings, RoomSettings, Service, Settings, SupportSettings,
+    ApplicationServices, Audience, Contact, DatabaseSettings, FederationSettings, Listener, LogFormat,
+    LogSettings, Outbound, RateLimitSettings, RegistrationSettings, RoomSettings, Service, Settings,
+    SupportSettings,
 };
 pub use values::{ByteSize, Network, Secret, ServerPattern};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hearth_endpoint::outgoing::OutgoingSettings;
-use hearth_engine::{Config, RateLimits, Registration, Support, SupportContact};
+use hearth_engine::{Config, DirectoryAudience, RateLimits, Registration, Support, SupportContact};
 use hearth_federation::ServerPolicy;
 use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, owned_server_name};
 use serde::{Deserialize, Deserializer, de};
@@ -128,6 +128,30 @@ pub struct RoomSettings {
     pub default_version: RoomVersionId,
     /// How much memory room heads and cached events may take.
     pub memory: ByteSize,
+    /// Who is shown the rooms that are published here.
+    pub directory: Audience,
+}
+
+/// Who is shown the rooms that are published here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Audience {
+    /// This server's users.
+    Users,
+    /// They, and other servers for theirs.
+    Servers,
+    /// They, and who isn't logged in.
+    Everyone,
+}
+
+impl Audience {
+    fn to_engine(self) -> DirectoryAudience {
+        match self {
+            Self::Users => DirectoryAudience::Users,
+            Self::Servers => DirectoryAudience::Servers,
+            Self::Everyone => DirectoryAudience::Everyone,
+        }
+    }
 }
 
 /// `[federation]`.
@@ -251,6 +275,7 @@ impl Default for RoomSettings {
         Self {
             default_version: RoomVersionId::V12,
             memory: ByteSize(256 << 20),
+            directory: Audience::Everyone,
         }
     }
 }
@@ -373,6 +398,7 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.iter().map(|network| network.0).collect(),
             default_room_version: self.rooms.default_version.clone(),
             room_memory_bytes: self.rooms.memory.0,
+            directory: self.rooms.directory.to_engine(),
             support: Support {
                 page: self.support.support_page.clone(),
                 contacts: self.support.contacts.iter().map(Contact::to_engine).collect(),
