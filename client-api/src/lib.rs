@@ -7,6 +7,7 @@ mod account;
 mod account_data;
 mod admin_register;
 mod alias;
+mod at_time;
 mod device;
 mod directory;
 mod filter;

@@ -15,7 +15,7 @@ use ruma::api::client::{
 };
 
 use crate::{
-    account, account_data, admin_register, alias, device, directory, filter, message, openid, profile, push,
+    account, account_data, admin_register, alias, at_time, device, directory, filter, message, openid, profile, push,
     read_marker,
     receipt, register, relation, reporting, room, server_information, session, space, state, sync, tag, typing,
 };
@@ -63,6 +63,7 @@ fn rooms() -> Router<Arc<Engine>> {
         .ruma(room::joined_rooms)
         .ruma(room::get_summary)
         .ruma(space::get_hierarchy)
+        .ruma(at_time::get_event_by_timestamp)
         .ruma(room::join_room_by_id)
         .ruma(room::join_room_by_id_or_alias)
         .ruma(room::knock_room)

@@ -15,6 +15,7 @@ use ruma::api::federation::discovery::{
 
 use crate::{Federation, FederationRoutes as _};
 
+mod at_time;
 mod directory;
 mod history;
 mod keys;
@@ -39,6 +40,7 @@ fn server() -> Router<Arc<Engine>> {
         .federated(history::get_event_authorization)
         .federated(history::get_backfill)
         .federated(history::get_missing_events)
+        .federated(at_time::get_event_by_timestamp)
         .federated(directory::get_public_rooms)
         .federated(directory::get_public_rooms_filtered)
         .federated(space::get_hierarchy)

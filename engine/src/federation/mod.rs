@@ -2,6 +2,7 @@
 //! [`crate::remote::RemoteServers`], in the same types.
 
 pub mod acl;
+mod at_time;
 mod directory;
 mod edus;
 mod history;
@@ -9,6 +10,7 @@ mod queries;
 mod spaces;
 mod transactions;
 
+pub use at_time::timestamp_to_event;
 pub use directory::{list as public_rooms, list_filtered as public_rooms_filtered};
 pub use queries::{directory, profile};
 pub use spaces::hierarchy;

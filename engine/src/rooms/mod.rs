@@ -2,6 +2,7 @@
 
 pub(crate) mod aggregations;
 mod annotations;
+pub mod at_time;
 mod checks;
 mod commit;
 pub mod context;
