@@ -192,6 +192,19 @@ impl Scene {
             get("/v3/sync?timeout=0"),
             get("/v3/rooms/{room}/context/{event}"),
             get("/v1/room_summary/{room}"),
+            get("/v1/rooms/{room}/hierarchy"),
+            get("/v1/rooms/{room}/timestamp_to_event?ts=1&dir=f"),
+            get("/v3/publicRooms"),
+            post(
+                "/v3/publicRooms",
+                json!({
+                    "limit": 1, "since": "f1_!a:b", "filter": { "generic_search_term": "x", "room_types": [null] },
+                    "include_all_networks": true, "third_party_instance_id": null,
+                }),
+            ),
+            get("/v3/directory/list/room/{room}"),
+            put("/v3/directory/list/room/{room}", json!({ "visibility": "private" })),
+            post("/v3/user/{user}/openid/request_token", json!({})),
             post("/v3/rooms/{room}/report", json!({ "reason": "x" })),
             post(
                 "/v3/rooms/{room}/report/{event}",
