@@ -30,6 +30,7 @@ mod state;
 mod sync;
 mod tag;
 mod typing;
+mod upgrade;
 
 use std::sync::Arc;
 

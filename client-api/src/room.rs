@@ -6,7 +6,7 @@ use axum::extract::State;
 use hearth_endpoint::{MatrixError, Ruma};
 use hearth_engine::{
     Engine,
-    rooms::{create, membership, summary},
+    rooms::{create, membership, summary, third_party},
     users,
 };
 use ruma::api::client::{
@@ -52,6 +52,9 @@ pub(crate) async fn join_room_by_id(
         request, requester, ..
     }: Ruma<join_room_by_id_request::Request>,
 ) -> Result<join_room_by_id_request::Response, MatrixError> {
+    if let Some(signed) = &request.third_party_signed {
+        third_party::claim(&engine, &requester, (&*request.room_id).into(), &[], signed).await?;
+    }
     let room_id = membership::join(&engine, &requester, &request.room_id, &[], request.reason).await?;
     Ok(join_room_by_id_request::Response::new(room_id))
 }
@@ -64,6 +67,9 @@ pub(crate) async fn join_room_by_id_or_alias(
     }: Ruma<join_room_by_id_or_alias_request::Request>,
 ) -> Result<join_room_by_id_or_alias_request::Response, MatrixError> {
     let (room, via) = (&request.room_id_or_alias, &request.via);
+    if let Some(signed) = &request.third_party_signed {
+        third_party::claim(&engine, &requester, room, via, signed).await?;
+    }
     let room_id = membership::join_by_id_or_alias(&engine, &requester, room, via, request.reason).await?;
     Ok(join_room_by_id_or_alias_request::Response::new(room_id))
 }

@@ -15,9 +15,9 @@ use ruma::api::client::{
 };
 
 use crate::{
-    account, account_data, admin_register, alias, at_time, device, directory, filter, message, openid, profile, push,
-    read_marker,
-    receipt, register, relation, reporting, room, server_information, session, space, state, sync, tag, typing,
+    account, account_data, admin_register, alias, at_time, device, directory, filter, message, openid, profile,
+    push, read_marker, receipt, register, relation, reporting, room, server_information, session, space, state,
+    sync, tag, typing, upgrade,
 };
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
@@ -73,6 +73,7 @@ fn rooms() -> Router<Arc<Engine>> {
         .ruma(room::kick_user)
         .ruma(room::ban_user)
         .ruma(room::unban_user)
+        .ruma(upgrade::upgrade_room)
         .ruma(message::send_message_event)
         .ruma(message::redact_event)
         .ruma(message::get_message_events)

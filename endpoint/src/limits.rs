@@ -58,7 +58,7 @@ where
 }
 
 fn class_of(method: &Method, path: &str, of_users: bool, rate_limited: bool) -> Class {
-    const CREDENTIALS: [&str; 7] = [
+    const CREDENTIALS: [&str; 8] = [
         "/login",
         "/register",
         "/requestToken",
@@ -66,6 +66,8 @@ fn class_of(method: &Method, path: &str, of_users: bool, rate_limited: bool) -> 
         "/account/deactivate",
         "/delete_devices",
         "/devices/{device_id}",
+        // Nobody in particular has this server ask others here.
+        "/3pid/onbind",
     ];
     const CHATTER: [&str; 3] = [
         "/typing/{user_id}",
@@ -349,6 +351,13 @@ mod tests {
                 Credentials,
             ),
             (Method::POST, "/_matrix/client/v3/refresh", false, true, General),
+            (
+                Method::PUT,
+                "/_matrix/federation/v1/3pid/onbind",
+                false,
+                false,
+                Credentials,
+            ),
             (
                 Method::POST,
                 "/_matrix/client/v3/account/password",

@@ -14,19 +14,27 @@ mod reports;
 mod rooms;
 mod spaces;
 mod sync;
+mod third_party;
+mod upgrades;
 mod user_data;
 
 use hearth_engine::{Error, accounts::AuthenticateError};
+use http::StatusCode;
+use ruma::api::error::ErrorKind;
 
 use crate::MatrixError;
 
 /// The server's own failure: 503 where the same request may succeed later, else 500.
 impl From<Error> for MatrixError {
     fn from(error: Error) -> Self {
-        if error.is_transient() {
-            Self::unavailable(error)
-        } else {
-            Self::internal(error)
+        match error {
+            Error::Incomplete => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorKind::Unknown,
+                "The rest of this room's state is still coming from other servers: try again later.",
+            ),
+            error if error.is_transient() => Self::unavailable(error),
+            error => Self::internal(error),
         }
     }
 }

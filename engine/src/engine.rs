@@ -19,12 +19,15 @@ use crate::{
     log::{Log, follow},
     notices,
     outgoing::Outgoing,
-    profiles::propagate::{self, Propagations},
+    profiles::{
+        elsewhere::RemoteProfiles,
+        propagate::{self, Propagations},
+    },
     receipts::Turns,
     remote::{NoRemoteServers, RemoteServers},
     rooms::{
-        Inbox, Rooms, States, descriptions::Descriptions, directory::Directory, elsewhere::Elsewhere,
-        receive::inbox,
+        Inbox, JoinTurns, PartialRooms, Rooms, States, descriptions::Descriptions, directory::Directory,
+        elsewhere::Elsewhere, partial, receive::inbox,
     },
     sync::ToldMembers,
     transactions::Transactions,
@@ -72,12 +75,15 @@ pub struct Engine {
     pub(crate) directory: Directory,
     pub(crate) elsewhere: Elsewhere,
     pub(crate) inbox: Inbox,
+    pub(crate) partial: PartialRooms,
+    pub(crate) joining: JoinTurns,
     pub(crate) inbound_transactions: federation::Transactions,
     pub(crate) users: Users,
     pub(crate) transactions: Transactions,
     pub(crate) waiting: Waiting,
     pub(crate) told_members: ToldMembers,
     pub(crate) propagations: Propagations,
+    pub(crate) remote_profiles: RemoteProfiles,
     pub(crate) receipt_turns: Turns,
     pub(crate) filters: Filters,
     pub(crate) unread: Tallies,
@@ -118,11 +124,13 @@ impl Engine {
     ) -> Result<Arc<Self>, Error> {
         let (log, receiver) = Log::start(&db, Arc::clone(&outside.tail)).await?;
         let engine = Arc::new(Self::new(config, db, signing_key, outside, log));
+        partial::load(&engine).await?;
         tokio::spawn(follow(Arc::downgrade(&engine), receiver));
         tokio::spawn(upkeep(Arc::downgrade(&engine)));
         tokio::spawn(notices::hear(Arc::downgrade(&engine)));
         tokio::spawn(propagate::resume(Arc::downgrade(&engine)));
         tokio::spawn(inbox::resume(Arc::downgrade(&engine)));
+        partial::resume(&engine);
         Ok(engine)
     }
 
@@ -188,12 +196,15 @@ impl Engine {
             directory: Directory::default(),
             elsewhere: Elsewhere::new(),
             inbox: Inbox::default(),
+            partial: PartialRooms::new(),
+            joining: JoinTurns::default(),
             inbound_transactions: federation::Transactions::new(),
             users: Users::new(),
             transactions: Transactions::new(),
             waiting: Waiting::default(),
             told_members: ToldMembers::new(),
             propagations: Propagations::new(),
+            remote_profiles: RemoteProfiles::new(),
             receipt_turns: Turns::new(),
             filters: Filters::new(),
             unread: Tallies::new(),

@@ -2,12 +2,13 @@
 //!
 //! The name and the avatar are also in the member events of the user's rooms, where [`propagate`] takes them.
 
+pub(crate) mod elsewhere;
 pub(crate) mod propagate;
 
 use std::sync::Arc;
 
 use hearth_storage::{UserNid, accounts, profiles};
-use ruma::{MxcUri, OwnedServerName, UserId, api::federation::query::get_profile_information};
+use ruma::{MxcUri, OwnedServerName, UserId};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -103,7 +104,8 @@ pub fn watch_propagations(engine: &Engine) -> watch::Receiver<usize> {
 /// The whole profile of a user, by field. A user who said nothing has an empty one.
 pub async fn get(engine: &Engine, user_id: &UserId) -> Result<Vec<(String, Value)>, ProfileError> {
     if user_id.server_name() != engine.config.server_name {
-        return get_elsewhere(engine, user_id, None).await;
+        let fields = elsewhere::get(engine, user_id).await?;
+        return Ok(fields.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
     }
     let user_nid = known_user(engine, user_id).await?;
     let mut connection = engine.db.acquire().await?;
@@ -117,9 +119,7 @@ pub async fn get(engine: &Engine, user_id: &UserId) -> Result<Vec<(String, Value
 /// The value of one field of a user's profile.
 pub async fn get_field(engine: &Engine, user_id: &UserId, field: &str) -> Result<Value, ProfileError> {
     if user_id.server_name() != engine.config.server_name {
-        let fields = get_elsewhere(engine, user_id, Some(field)).await?;
-        let value = fields.into_iter().find(|(name, _)| name == field);
-        return value.map(|(_, value)| value).ok_or(ProfileError::UnknownField);
+        return elsewhere::get_field(engine, user_id, field).await;
     }
     let user_nid = known_user(engine, user_id).await?;
     let mut connection = engine.db.acquire().await?;
@@ -127,26 +127,6 @@ pub async fn get_field(engine: &Engine, user_id: &UserId, field: &str) -> Result
         .await?
         .ok_or(ProfileError::UnknownField)?;
     serde_json::from_str(&json).map_err(|error| Error::Damaged(format!("a profile field: {error}")).into())
-}
-
-/// The profile of another server's user, or one field of it, as that server tells.
-async fn get_elsewhere(
-    engine: &Engine,
-    user_id: &UserId,
-    field: Option<&str>,
-) -> Result<Vec<(String, Value)>, ProfileError> {
-    let server = user_id.server_name().to_owned();
-    let mut request = get_profile_information::v1::Request::new(user_id.to_owned());
-    request.field = field.map(Into::into);
-    match engine.remote.profile(&server, request).await {
-        Ok(answered) => Ok(answered.data.into_iter().collect()),
-        Err(RemoteError::NotAllowed(_)) => Err(ProfileError::UnknownUser),
-        Err(RemoteError::Refused { status: 404, .. }) => Err(match field {
-            Some(_) => ProfileError::UnknownField,
-            None => ProfileError::UnknownUser,
-        }),
-        Err(error) => Err(ProfileError::Elsewhere(server, error)),
-    }
 }
 
 /// Sets a field of the requester's own profile. `value` is nothing when the request forgot it. A name or avatar that is

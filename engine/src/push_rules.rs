@@ -4,8 +4,11 @@
 //! any: they have the server's. The server's rules in a stored set are those of the version that stored it, so every
 //! reader brings a set up to date first ([`parse`]).
 
+mod carry_over;
+
 use std::sync::Arc;
 
+pub(crate) use carry_over::carry_over;
 use hearth_storage::{
     account_data,
     log::{AccountData, Change, Fact},

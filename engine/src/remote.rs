@@ -3,6 +3,8 @@
 //! Requests and responses are ruma's. What this server answers to the same requests is in `engine/src/federation/`,
 //! so that a test can put two engines back to back.
 
+pub mod invite_v1;
+
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
@@ -21,6 +23,7 @@ use ruma::{
         space::get_hierarchy,
         thirdparty::exchange_invite,
     },
+    serde::Base64,
     signatures::PublicKeyMap,
 };
 
@@ -59,6 +62,16 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
+    /// Whether the server knows no such endpoint.
+    pub fn is_unrecognized(&self) -> bool {
+        match self {
+            Self::Refused { status, errcode, .. } => {
+                errcode == "M_UNRECOGNIZED" || (*status == 404 && errcode.is_empty())
+            }
+            _ => false,
+        }
+    }
+
     fn unreachable_here() -> Self {
         Self::NotAllowed("this server does not federate".to_owned())
     }
@@ -87,6 +100,12 @@ macro_rules! questions {
             /// after failures. A hint on whom to ask first.
             fn is_reachable(&self, _server: &ServerName) -> bool {
                 false
+            }
+
+            /// Whether the key of an identity server is still in use, as the URL says that came with it (client-server
+            /// API, `m.room.third_party_invite`, `key_validity_url`).
+            fn identity_key_is_valid<'a>(&'a self, _url: &'a str, _public_key: &'a Base64) -> Asked<'a, bool> {
+                ready(Err(RemoteError::unreachable_here())).boxed()
             }
 
             $(
@@ -128,6 +147,8 @@ questions! {
     send_knock: create_knock_event::v1 as send_knock_v1;
     /// Invites a user of that server. It answers with its signature.
     invite: create_invite::v2 as invite_v2;
+    /// The same in a room of version 1 or 2, where the server knows no later way.
+    invite_v1: self::invite_v1 as invite_in_v1;
     /// Makes an invite by e-mail or telephone number one of a user.
     exchange_invite: exchange_invite::v1 as exchange_invite_v1;
     /// The published rooms.

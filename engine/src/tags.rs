@@ -77,6 +77,31 @@ pub async fn delete(
     .await
 }
 
+/// Puts the tags of one room on another that has none yet.
+pub(crate) async fn carry_over(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    from: RoomNid,
+    to: RoomNid,
+) -> Result<(), AccountDataError> {
+    let carried = {
+        let mut connection = engine.db.acquire().await?;
+        let content = account_data::find(&mut connection, requester.user_nid, Some(from), TAG).await?;
+        tags_in(content.as_deref())
+    };
+    if carried.is_empty() {
+        return Ok(());
+    }
+    change(engine, requester, to, move |tags| {
+        let is_untagged = tags.is_empty();
+        if is_untagged {
+            *tags = carried;
+        }
+        is_untagged
+    })
+    .await
+}
+
 /// Changes the tags of a room; `change` says whether it did change anything.
 async fn change(
     engine: &Arc<Engine>,

@@ -10,6 +10,7 @@ mod authenticate;
 mod canonical;
 mod client;
 mod discovery;
+mod identity_keys;
 mod in_flight;
 mod keys;
 mod outbound;
@@ -43,6 +44,8 @@ pub struct Federation {
     /// The keys of all servers.
     pub keys: KeyRing,
     turns: Turns,
+    /// Goes where URLs say, and not where servers are.
+    web: Outgoing,
 }
 
 /// What [`Federation`] is made of.
@@ -79,6 +82,7 @@ impl Federation {
             keys: KeyRing::new(own, Arc::clone(&client), parts.notaries, parts.store, parts.clock),
             client,
             turns: Turns::default(),
+            web: parts.outgoing.clone(),
         })
     }
 }

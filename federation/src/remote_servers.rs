@@ -1,7 +1,7 @@
 //! The engine's questions to other servers: each is asked as its kind allows.
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use hearth_engine::remote::{Asked, KeysWanted, RemoteServers};
+use hearth_engine::remote::{Asked, KeysWanted, RemoteServers, invite_v1};
 use ruma::{
     ServerName,
     api::federation::{
@@ -23,10 +23,11 @@ use ruma::{
         space::get_hierarchy::v1 as hierarchy,
         thirdparty::exchange_invite::v1 as exchange_invite,
     },
+    serde::Base64,
     signatures::PublicKeyMap,
 };
 
-use crate::{Federation, client::Allowance};
+use crate::{Federation, client::Allowance, identity_keys};
 
 macro_rules! questions {
     ($($name:ident: $allowance:ident;)*) => {
@@ -37,6 +38,10 @@ macro_rules! questions {
 
             fn is_reachable(&self, server: &ServerName) -> bool {
                 self.client.is_allowed(server) && self.client.reachability.wait(server).is_none()
+            }
+
+            fn identity_key_is_valid<'a>(&'a self, url: &'a str, public_key: &'a Base64) -> Asked<'a, bool> {
+                identity_keys::is_valid(&self.web, url, public_key).boxed()
             }
 
             $(
@@ -67,6 +72,7 @@ questions! {
     make_knock: QUESTION;
     send_knock: QUESTION;
     invite: QUESTION;
+    invite_v1: QUESTION;
     exchange_invite: QUESTION;
     public_rooms: PAGE;
     hierarchy: PAGE;

@@ -23,6 +23,7 @@ mod membership;
 mod openid;
 mod query;
 mod space;
+mod third_party;
 mod transactions;
 mod version;
 
@@ -52,6 +53,9 @@ fn server() -> Router<Arc<Engine>> {
         .federated(membership::prepare_knock_event)
         .federated(membership::create_knock_event)
         .federated(membership::create_invite)
+        .federated(membership::create_invite_v1)
+        .federated(third_party::exchange_invite)
+        .ruma(third_party::bind_callback)
         .federated(query::get_room_information)
         .federated(query::get_profile_information)
         .federated(transactions::send_transaction_message)

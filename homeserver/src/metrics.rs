@@ -13,7 +13,7 @@ use axum::{
     routing::get,
 };
 use hearth_engine::Engine;
-use metrics::{SetRecorderError, Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{SetRecorderError, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 const BATCH: &str = "hearth_commit_batch_changes";
@@ -106,6 +106,53 @@ fn describe_federation() {
         "hearth_federation_edus_received_total",
         "EDUs of other servers, by type."
     );
+    describe_counter!(
+        "hearth_federation_pdus_received_total",
+        "Events of other servers that were verified and kept, to be judged."
+    );
+    describe_counter!(
+        "hearth_federation_events_judged_total",
+        "Events of other servers that were judged, by outcome; the log says why."
+    );
+    describe_counter!(
+        "hearth_federation_missing_events_asked_total",
+        "Times that another server was asked for events between those known."
+    );
+    describe_counter!(
+        "hearth_federation_keys_asked_total",
+        "Times that another server was asked for its keys, by outcome."
+    );
+    describe_counter!(
+        "hearth_federation_requests_sent_total",
+        "Questions to other servers, by outcome."
+    );
+    begin_at_zero();
+}
+
+/// What has not happened yet is there too: who is to be told of the first time needs to see the time before.
+fn begin_at_zero() {
+    for name in [
+        "hearth_federation_transactions_received_total",
+        "hearth_federation_pdus_sent_total",
+        "hearth_federation_pdus_refused_total",
+        "hearth_federation_edus_sent_total",
+        "hearth_federation_pdus_received_total",
+        "hearth_federation_missing_events_asked_total",
+    ] {
+        counter!(name).increment(0);
+    }
+    for (name, outcomes) in [
+        ("hearth_federation_transactions_sent_total", &["taken", "failed"][..]),
+        (
+            "hearth_federation_events_judged_total",
+            &["accepted", "soft_failed", "rejected", "unplaceable"],
+        ),
+        ("hearth_federation_keys_asked_total", &["fetched", "failed"]),
+    ] {
+        for outcome in outcomes {
+            counter!(name, "outcome" => *outcome).increment(0);
+        }
+    }
 }
 
 fn buckets() -> PrometheusBuilder {

@@ -24,6 +24,8 @@ pub struct StoredHead {
     pub forward_extremities: Vec<EventNid>,
     /// Its current state.
     pub state_nid: StateNid,
+    /// That is a part of it: the rest is being asked for.
+    pub is_partial: bool,
 }
 
 /// A fresh number for a room.
@@ -49,12 +51,27 @@ pub async fn by_id(connection: &mut Connection, room_id: &str) -> Result<Option<
     }))
 }
 
+/// Says that a room, of which there is no event yet, is of another version than was thought.
+pub async fn set_version(connection: &mut Connection, room_nid: RoomNid, room_version: &str) -> Result<()> {
+    sqlx::query!(
+        "UPDATE rooms SET room_version = $2 WHERE room_nid = $1
+         AND NOT EXISTS (SELECT FROM room_heads h WHERE h.room_nid = $1 AND h.sequence > 0)",
+        room_nid.0,
+        room_version
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Where rooms stand, in no order.
 pub async fn heads(connection: &mut Connection, room_nids: &[RoomNid]) -> Result<Vec<StoredHead>> {
     let nids: Vec<i64> = room_nids.iter().map(|nid| nid.0).collect();
     let rows = sqlx::query!(
-        "SELECT r.room_nid, r.room_id, r.room_version, h.sequence, h.forward_extremities, h.state_nid
-         FROM rooms r JOIN room_heads h USING (room_nid) WHERE r.room_nid = ANY($1)",
+        r#"SELECT r.room_nid, r.room_id, r.room_version, h.sequence, h.forward_extremities, h.state_nid,
+                  EXISTS (SELECT FROM partial_rooms p WHERE p.room_nid = r.room_nid AND p.whole_at IS NULL)
+                      AS "is_partial!"
+           FROM rooms r JOIN room_heads h USING (room_nid) WHERE r.room_nid = ANY($1)"#,
         &nids
     )
     .fetch_all(connection)
@@ -68,6 +85,7 @@ pub async fn heads(connection: &mut Connection, room_nids: &[RoomNid]) -> Result
         sequence: row.sequence,
         forward_extremities: row.forward_extremities.into_iter().map(EventNid).collect(),
         state_nid: StateNid(row.state_nid),
+        is_partial: row.is_partial,
     });
     Ok(heads.collect())
 }

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -108,6 +108,16 @@ impl HearthProcess {
     pub fn kill(&mut self) {
         self.child.kill().expect("the server is killed");
         self.child.wait().expect("the server ends");
+    }
+
+    /// Runs a command of the binary beside the server, as its operator does.
+    ///
+    /// # Panics
+    ///
+    /// When it can't be run.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = command(self.directory.path());
+        command.args(arguments).output().expect("hearth runs")
     }
 
     /// Has it end in order, and its PostgreSQL with it.
@@ -221,26 +231,31 @@ fn binary() -> PathBuf {
     binary
 }
 
+/// The binary, with the configuration in `directory` and no variables of the tests' own.
+fn command(directory: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command
+        .arg("--config")
+        .arg(directory.join("hearth.toml"))
+        .current_dir(directory)
+        .stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HEARTH_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 fn spawn(directory: &Path) -> Child {
     let log = File::options()
         .create(true)
         .append(true)
         .open(directory.join("log"))
         .expect("a log can be written");
-    let mut command = Command::new(binary());
-    command
-        .arg("serve")
-        .arg("--config")
-        .arg(directory.join("hearth.toml"))
-        .current_dir(directory);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HEARTH_") {
-            command.env_remove(name);
-        }
-    }
     let errors = log.try_clone().expect("a log can be shared");
-    command
-        .stdin(Stdio::null())
+    command(directory)
+        .arg("serve")
         .stdout(log)
         .stderr(errors)
         .spawn()

@@ -19,8 +19,12 @@ pub use history::{backfill, event, event_auth, missing_events, state, state_ids}
 
 pub use crate::rooms::{
     ServeError,
-    handshake::serve::{invite, make_join, make_knock, make_leave, send_join, send_knock, send_leave},
+    handshake::{
+        invited::{invite, invite_v1},
+        serve::{make_join, make_knock, make_leave, send_join, send_knock, send_leave},
+    },
     receive::inbox::{Answers, ReceiveError, receive_pdus},
+    third_party::{bind_third_party_id, exchange_third_party_invite},
 };
 pub(crate) use transactions::Transactions;
 pub use transactions::{TransactionError, send_transaction_message};

@@ -22,15 +22,16 @@ pub(super) struct Recipients {
     present: Arc<[OwnedServerName]>,
     /// That of the user who joins, is kicked or banned, or whose invite is taken back.
     target: Option<OwnedServerName>,
-    /// That of its sender, which has it.
-    sender: OwnedServerName,
+    /// That of its sender, where it has it.
+    sender: Option<OwnedServerName>,
 }
 
 impl Recipients {
     /// Those of an event, `present` being who was in the room before it.
     ///
     /// An invite went to the invited user's server before it came here, by a request of its own that also tells of the
-    /// room: a server that isn't in the room could do nothing with the event alone.
+    /// room: a server that isn't in the room could do nothing with the event alone. And an invite that goes out from
+    /// here may be made in the name of another server's user, by a third party's proof: that server doesn't have it.
     pub fn of(event: &Event, present: Arc<[OwnedServerName]>) -> Self {
         let target = match event.membership() {
             None | Some(Membership::Invite) => None,
@@ -41,7 +42,8 @@ impl Recipients {
         Self {
             present,
             target: target.map(|user_id| user_id.server_name().to_owned()),
-            sender: event.sender().server_name().to_owned(),
+            sender: (event.membership() != Some(Membership::Invite))
+                .then(|| event.sender().server_name().to_owned()),
         }
     }
 
@@ -49,7 +51,7 @@ impl Recipients {
     pub fn iter(&self) -> impl Iterator<Item = &OwnedServerName> {
         let target = self.target.iter().filter(|target| !self.present.contains(target));
         let all = self.present.iter().chain(target);
-        all.filter(|server| **server != self.sender)
+        all.filter(|server| Some(*server) != self.sender.as_ref())
     }
 
     pub fn include(&self, server: &ServerName) -> bool {
@@ -227,7 +229,7 @@ mod tests {
         let recipients = Recipients {
             present: [owned_server_name!("a"), owned_server_name!("b")].into(),
             target: Some(owned_server_name!("c")),
-            sender: owned_server_name!("a"),
+            sender: Some(owned_server_name!("a")),
         };
         assert_eq!(
             recipients

@@ -8,6 +8,7 @@ use super::{
     draft::Draft,
     gather::gather,
     load::load_head,
+    partial,
 };
 use crate::{Engine, Error, events::Event};
 use hearth_storage::log::{Change, CommitError};
@@ -41,7 +42,19 @@ pub(crate) async fn commit(
     room: &Arc<Room>,
     drafts: Vec<Draft>,
 ) -> Result<Vec<Arc<Event>>, SendError> {
+    commit_with(engine, room, drafts, None).await
+}
+
+/// The same, where `besides` becomes true with them, or not at all: a change of other rooms.
+pub(super) async fn commit_with(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    drafts: Vec<Draft>,
+    besides: Option<Change>,
+) -> Result<Vec<Arc<Event>>, SendError> {
+    partial::knows_subjects(engine, room, &drafts).await?;
     for _ in 0..ATTEMPTS {
+        let deciding = partial::deciding(engine, room).await;
         load_head(engine, room).await?;
         let Some(state) = room.head.state() else { continue };
         let mut gathered = gather(engine, room, &state, &drafts).await?;
@@ -62,7 +75,12 @@ pub(crate) async fn commit(
                 for event in &decided.events {
                     engine.events.insert(Arc::clone(event));
                 }
-                let outcome = slot.take().map(|slot| slot.queue(decided.change));
+                let outcome = slot.take().map(|slot| {
+                    slot.queue(match &besides {
+                        None => decided.change,
+                        Some(besides) => besides.clone().and(decided.change),
+                    })
+                });
                 Ok::<_, DecideError>((decided.events, outcome))
             });
             match decided {
@@ -75,6 +93,7 @@ pub(crate) async fn commit(
                 Some(Ok(((_, None), _))) | None => break,
             }
         }
+        drop(deciding);
         let Some((events, outcome, incarnation)) = queued else {
             continue;
         };

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use hearth_storage::{
     aliases,
-    log::{Alias, Change, CommitError, NewRoom},
-    rooms,
+    log::{Alias, CommitError},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId,
-    OwnedUserId, RoomAliasId, RoomId, RoomVersionId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId,
+    RoomVersionId,
     api::client::room::{
         Visibility,
         create_room::v3::{Request, RoomPreset},
@@ -20,17 +19,13 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Room, SendError,
-    commit::{commit_first, signer},
-    decide::{DecideError, Decided, Signer, Target, decide},
+    SendError,
+    begin::{Begun, admit, begin},
+    commit::commit_first,
+    decide::DecideError,
     draft::{BadContent, Draft, content_from_json, content_of},
-    gather::gather_for_new,
     handshake::invite_remote,
-    head::Head,
-    members::Members,
     membership::{member_content, member_content_for},
-    state::StateMap,
-    view::View,
 };
 use crate::{Engine, Error, accounts::Requester};
 
@@ -141,8 +136,8 @@ pub async fn create_room(
         }
     }
     for _ in 0..ATTEMPTS {
-        let (room, change) = plan.decide(&drafts, alias.as_deref()).await?;
-        match commit_new(engine, room, change).await {
+        let begun = plan.begin(&drafts, alias.as_deref()).await?;
+        match commit_new(engine, begun).await {
             Ok(room_id) => {
                 plan.invite_elsewhere(engine, &room_id).await?;
                 return Ok(room_id);
@@ -161,20 +156,10 @@ pub async fn create_room(
     Err(Error::from(CommitError::Unavailable).into())
 }
 
-/// Commits the first change of a room. It is in memory before: the follower brings it up from nothing.
-async fn commit_new(
-    engine: &Arc<Engine>,
-    (room, head): (Room, Head),
-    change: Change,
-) -> Result<OwnedRoomId, SendError> {
-    let room = engine.rooms.admit(room);
-    room.view.loaded(View::new(
-        engine.log.head().position,
-        0,
-        StateMap::default(),
-        Members::default(),
-    ));
-    room.head.offer(head);
+/// Commits the first change of a room. It is in memory before.
+async fn commit_new(engine: &Arc<Engine>, begun: Begun) -> Result<OwnedRoomId, SendError> {
+    let Begun { room, head, change } = begun;
+    let room = admit(engine, room, head);
     let engine = Arc::clone(engine);
     // A task of its own: a caller that goes away must not leave a room in memory that was not committed.
     let task = tokio::spawn(async move {
@@ -239,17 +224,6 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    fn random_id(&self) -> Result<OwnedRoomId, CreateRoomError> {
-        let room_id = format!(
-            "!{}:{}",
-            self.engine.entropy.alphanumeric(18),
-            self.engine.config.server_name
-        );
-        <&RoomId>::try_from(room_id.as_str())
-            .map(ToOwned::to_owned)
-            .map_err(|error| Error::Damaged(format!("a room ID: {error}")).into())
-    }
-
     fn preset(&self) -> RoomPreset {
         let by_visibility = match self.request.visibility {
             Visibility::Public => RoomPreset::PublicChat,
@@ -268,53 +242,16 @@ impl Plan<'_> {
     }
 
     /// The room, and the change that makes it.
-    async fn decide(
-        &self,
-        drafts: &[Draft],
-        alias: Option<&RoomAliasId>,
-    ) -> Result<((Room, Head), Change), CreateRoomError> {
-        let engine = self.engine;
-        let room_nid = {
-            let mut connection = engine.db.acquire().await.map_err(Error::from)?;
-            rooms::next_nid(&mut connection).await.map_err(Error::from)?
-        };
-        let given_id = (!self.rules.authorization.room_create_event_id_as_room_id)
-            .then(|| self.random_id())
-            .transpose()?;
-        let gathered = gather_for_new(engine, self.rules, drafts).await?;
-        let mut head = Head::of_new_room();
-        let target = Target {
-            room_nid,
-            room_id: given_id.as_deref(),
-            rules: self.rules,
-        };
-        let now = engine.rooms.creation_time(engine.clock.now_ms());
-        let signer = Signer {
-            now: MilliSecondsSinceUnixEpoch(now.try_into().unwrap_or_default()),
-            ..signer(engine)
-        };
-        let Decided {
-            mut change,
-            events,
-            room_id,
-        } = decide(&mut head, target, signer, drafts, &gathered)?;
-        for event in events {
-            engine.events.insert(event);
-        }
-        change.new_rooms.push(NewRoom {
-            room_nid,
-            room_id: room_id.to_string(),
-            room_version: self.version.to_string(),
-            published: self.request.visibility == Visibility::Public,
-        });
-        change.aliases.extend(alias.map(|alias| Alias {
+    async fn begin(&self, drafts: &[Draft], alias: Option<&RoomAliasId>) -> Result<Begun, CreateRoomError> {
+        let published = self.request.visibility == Visibility::Public;
+        let mut begun = begin(self.engine, self.version, self.rules, drafts, published).await?;
+        begun.change.aliases.extend(alias.map(|alias| Alias {
             alias: alias.to_string(),
-            room_nid,
+            room_nid: begun.room.nid,
             creator_nid: self.requester.user_nid,
-            created_at: engine.clock.now_ms(),
+            created_at: self.engine.clock.now_ms(),
         }));
-        let room = Room::new(room_nid, room_id, self.version.clone(), self.rules.clone());
-        Ok(((room, head), change))
+        Ok(begun)
     }
 
     /// The events in the order that the specification gives.

@@ -20,7 +20,9 @@ use super::{
         HandshakeError, InviteError, RemoteJoin, invite_remote, inviting_servers, join_through,
         knock_through, leave_through,
     },
+    partial,
     restricted::{Authorising, authorising_user},
+    upgrade,
 };
 use crate::{
     Engine, Error,
@@ -82,35 +84,61 @@ pub async fn join(
     via: &[OwnedServerName],
     reason: Option<String>,
 ) -> Result<OwnedRoomId, MembershipError> {
-    let room = match by_id(engine, room_id).await? {
-        Some(room) if is_here(engine, &room) => room,
-        room => return join_elsewhere(engine, requester, room_id, room.as_deref(), via, reason).await,
+    let mut known = by_id(engine, room_id).await?;
+    let mut turn = None;
+    if !known.as_deref().is_some_and(|room| is_here(engine, room)) {
+        turn = Some(engine.joining.of(room_id).await);
+        known = by_id(engine, room_id).await?;
+    }
+    let is_here = known.as_deref().is_some_and(|room| is_here(engine, room));
+    let room = match known {
+        Some(room) if is_here => room,
+        room => {
+            join_elsewhere(engine, requester, room_id, room.as_deref(), via, reason).await?;
+            drop(turn);
+            upgrade::to_who_joined(engine, requester, room_id, true).await;
+            return Ok(room_id.to_owned());
+        }
     };
     if membership_of(&room, requester.user_nid) == Some(Membership::Join) {
         return Ok(room.id.clone());
     }
+    join_here(engine, requester, &room, via, reason).await?;
+    upgrade::to_who_joined(engine, requester, room_id, false).await;
+    Ok(room.id.clone())
+}
+
+/// Joins a room that this server is in.
+async fn join_here(
+    engine: &Arc<Engine>,
+    requester: &Requester,
+    room: &Arc<Room>,
+    via: &[OwnedServerName],
+    reason: Option<String>,
+) -> Result<(), MembershipError> {
+    // Whoever was banned, or invited, before this server came, is known once all of the state is.
+    let room = &partial::knows(engine, Arc::clone(room), &[&requester.user_id]).await?;
     let mut content = member_content(engine, requester.user_nid, "join").await?;
-    if membership_of(&room, requester.user_nid) != Some(Membership::Invite) {
-        match authorising_user(engine, &room, requester.user_nid).await? {
+    if membership_of(room, requester.user_nid) != Some(Membership::Invite) {
+        match authorising_user(engine, room, requester.user_nid).await? {
             Authorising::Nobody => {}
             Authorising::Member(user_id) => {
                 let vouches = CanonicalJsonValue::String(user_id.to_string());
                 content.insert("join_authorised_via_users_server".to_owned(), vouches);
             }
             Authorising::NobodyHere => {
-                return join_elsewhere(engine, requester, room_id, Some(&room), via, reason).await;
+                return join_elsewhere(engine, requester, &room.id, Some(room), via, reason).await;
             }
         }
     }
     change(
         engine,
-        &room,
+        room,
         requester,
         &requester.user_id,
         with_reason(content, reason),
     )
-    .await?;
-    Ok(room.id.clone())
+    .await
 }
 
 /// [`join`], by the ID or an alias of the room.
@@ -126,7 +154,7 @@ pub async fn join_by_id_or_alias(
 }
 
 /// The room of an ID or alias, and the servers to be asked about it.
-async fn located(
+pub(super) async fn located(
     engine: &Engine,
     room: &RoomOrAliasId,
     via: &[OwnedServerName],
@@ -149,7 +177,9 @@ async fn located(
 
 /// Whether a room's membership is decided here: this server is in it, or knows it and nobody is.
 fn is_here(engine: &Engine, room: &Room) -> bool {
-    let is_deserted = |view: &View| view.sequence > 0 && view.members.joined() == 0;
+    // Whose state is not all here, others may be in.
+    let is_known = !room.is_partial();
+    let is_deserted = |view: &View| is_known && view.sequence > 0 && view.members.joined() == 0;
     room.has_server(&engine.config.server_name) || room.read(is_deserted).unwrap_or(false)
 }
 
@@ -183,7 +213,7 @@ async fn join_elsewhere(
     room: Option<&Room>,
     via: &[OwnedServerName],
     reason: Option<String>,
-) -> Result<OwnedRoomId, MembershipError> {
+) -> Result<(), MembershipError> {
     let servers = servers_for(engine, requester, room_id, room, via).await?;
     if servers.is_empty() {
         return Err(MembershipError::UnknownRoom);
@@ -196,7 +226,7 @@ async fn join_elsewhere(
         servers,
     };
     join_through(engine, join).await?;
-    Ok(room_id.to_owned())
+    Ok(())
 }
 
 /// Knocks on a room, by its ID or an alias. Knocking again is no error and changes nothing.
@@ -293,6 +323,7 @@ pub async fn invite(
     reason: Option<String>,
 ) -> Result<(), MembershipError> {
     let room = known_to(engine, requester, room_id).await?;
+    let room = partial::knows(engine, room, &[user_id]).await?;
     let user_nid = engine.interner.user(user_id).await.map_err(Error::from)?;
     if membership_of(&room, user_nid) == Some(Membership::Join) {
         return Err(MembershipError::Forbidden(format!(
@@ -317,6 +348,7 @@ pub async fn kick(
     reason: Option<String>,
 ) -> Result<(), MembershipError> {
     let room = known_to(engine, requester, room_id).await?;
+    let room = partial::knows(engine, room, &[user_id]).await?;
     match target_of(engine, &room, user_id).await? {
         Some(Membership::Join | Membership::Invite | Membership::Knock) => {}
         _ => {
@@ -337,6 +369,7 @@ pub async fn ban(
     reason: Option<String>,
 ) -> Result<(), MembershipError> {
     let room = known_to(engine, requester, room_id).await?;
+    let room = partial::knows(engine, room, &[user_id]).await?;
     change(engine, &room, requester, user_id, content("ban", reason)).await
 }
 
@@ -349,6 +382,7 @@ pub async fn unban(
     reason: Option<String>,
 ) -> Result<(), MembershipError> {
     let room = known_to(engine, requester, room_id).await?;
+    let room = partial::knows(engine, room, &[user_id]).await?;
     if target_of(engine, &room, user_id).await? != Some(Membership::Ban) {
         return Err(MembershipError::Forbidden(format!("{user_id} is not banned")));
     }

@@ -7,6 +7,7 @@ mod dice;
 mod failover;
 mod follower;
 mod heads;
+mod old_servers;
 mod outages;
 mod people;
 mod redactions;

@@ -58,6 +58,8 @@ impl KeyRing {
                 Err(format!("it told the keys of {}", statement.server))
             }
         });
+        let outcome = if statement.is_ok() { "fetched" } else { "failed" };
+        metrics::counter!("hearth_federation_keys_asked_total", "outcome" => outcome).increment(1);
         let failure = match statement {
             Ok(statement) => {
                 self.keep(statement, true).await;

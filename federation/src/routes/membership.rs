@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use hearth_endpoint::MatrixError;
-use hearth_engine::{Engine, federation};
+use hearth_engine::{Engine, federation, remote::invite_v1};
 use ruma::api::federation::membership::{
     create_invite::v2 as create_invite, create_join_event::v2 as create_join_event,
     create_knock_event::v1 as create_knock_event, create_leave_event::v2 as create_leave_event,
@@ -68,4 +68,12 @@ pub(super) async fn create_invite(
     Federated { origin, request, .. }: Federated<create_invite::Request>,
 ) -> Result<create_invite::Response, MatrixError> {
     Ok(federation::invite(&engine, &origin, request).await?)
+}
+
+/// `PUT /_matrix/federation/v1/invite/{roomId}/{eventId}`
+pub(super) async fn create_invite_v1(
+    State(engine): State<Arc<Engine>>,
+    Federated { origin, request, .. }: Federated<invite_v1::Request>,
+) -> Result<invite_v1::Response, MatrixError> {
+    Ok(federation::invite_v1(&engine, &origin, request).await?)
 }

@@ -119,6 +119,10 @@ impl Scene {
             post("/v3/rooms/{room}/kick", other.clone()),
             post("/v3/rooms/{room}/ban", other.clone()),
             post("/v3/rooms/{room}/unban", other),
+            post(
+                "/v3/rooms/{room}/upgrade",
+                json!({ "new_version": "x", "additional_creators": [] }),
+            ),
             put("/v3/rooms/{room}/send/{type}/{txn}", text("x")),
             put("/v3/rooms/{room}/redact/{event}/{txn}", json!({ "reason": "x" })),
             put("/v3/rooms/{room}/state/{type}/{key}", json!({ "a": "x" })),

@@ -2,16 +2,22 @@
 
 use std::sync::Arc;
 
+use hearth_storage::UserNid;
 use ruma::{
-    CanonicalJsonObject, OwnedEventId, OwnedServerName, UserId,
+    CanonicalJsonObject, OwnedEventId, OwnedServerName, OwnedUserId, RoomVersionId, UserId,
     api::federation::membership::{RawStrippedState, create_invite},
 };
-use serde_json::value::RawValue;
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 use super::{HandshakeError, propose::propose, serve::STRIPPED_TYPES};
 use crate::{
     Engine, Error,
     accounts::Requester,
+    events::Event,
+    remote::invite_v1,
     rooms::{
         DecideError, Draft, Room,
         read::current_state_event,
@@ -39,23 +45,26 @@ pub(in crate::rooms) async fn invite_remote(
     content: CanonicalJsonObject,
 ) -> Result<OwnedEventId, InviteError> {
     let sender = (requester.user_id.clone(), requester.user_nid);
+    invite_remote_by(engine, room, sender, user_id, content).await
+}
+
+/// The same for whoever of this server's users invites.
+pub(in crate::rooms) async fn invite_remote_by(
+    engine: &Arc<Engine>,
+    room: &Arc<Room>,
+    sender: (OwnedUserId, UserNid),
+    user_id: &UserId,
+    content: CanonicalJsonObject,
+) -> Result<OwnedEventId, InviteError> {
+    let inviter = sender.0.clone();
     let draft = Draft::state(sender, "m.room.member", user_id.as_str(), content);
     let proposal = propose(engine, room, draft).await?;
     let server = user_id.server_name().to_owned();
     let event_id = proposal.event.event_id.clone();
-    let json = RawValue::from_string(proposal.event.pdu.to_string()).map_err(damaged)?;
-    let request = create_invite::v2::Request::new(
-        room.id.clone(),
-        event_id.clone(),
-        room.version.clone(),
-        json,
-        invite_room_state(engine, room, requester)
-            .await
-            .map_err(HandshakeError::from)?,
-    );
-    let answered = engine.remote.invite(&server, request).await;
-    let answered = answered.map_err(|error| HandshakeError::said(&server, error))?;
-    let signed = signed_by_both(engine, room, &server, &answered.event).await?;
+    let state = invite_room_state(engine, room, &inviter).await;
+    let state = state.map_err(HandshakeError::from)?;
+    let answered = ask(engine, room, &server, &proposal.event, state).await?;
+    let signed = signed_by_both(engine, room, &server, &answered).await?;
     if signed.event_id != event_id {
         return Err(HandshakeError::bad(&server, "the invite came back as another event").into());
     }
@@ -68,6 +77,53 @@ pub(in crate::rooms) async fn invite_remote(
         // The room changed while the other server was asked.
         _ => Err(DecideError::Forbidden("the room no longer allows this invite".to_owned()).into()),
     }
+}
+
+/// Has the server of the invited sign the invite. In a room of version 1 or 2 in the old way, where it knows no other.
+async fn ask(
+    engine: &Engine,
+    room: &Room,
+    server: &OwnedServerName,
+    event: &Event,
+    state: Vec<RawStrippedState>,
+) -> Result<Box<RawValue>, InviteError> {
+    let (room_id, event_id) = (room.id.clone(), event.event_id.clone());
+    let json = RawValue::from_string(event.pdu.to_string()).map_err(damaged)?;
+    let request = create_invite::v2::Request::new(
+        room_id.clone(),
+        event_id.clone(),
+        room.version.clone(),
+        json,
+        state.clone(),
+    );
+    let said = |error| InviteError::from(HandshakeError::said(server, error));
+    match engine.remote.invite(server, request).await {
+        Ok(answered) => Ok(answered.event),
+        Err(error) if error.is_unrecognized() && is_old(&room.version) => {
+            tracing::debug!(%error, %server, room_id = %room.id, "an invite is tried in the old way");
+            let event = with_room_state(&event.pdu, &state).map_err(damaged)?;
+            let request = invite_v1::Request {
+                room_id,
+                event_id,
+                event,
+            };
+            let answered = engine.remote.invite_v1(server, request).await;
+            Ok(answered.map_err(said)?.event)
+        }
+        Err(error) => Err(said(error)),
+    }
+}
+
+/// Whether servers may know no invites to a room but those that don't say its version.
+fn is_old(version: &RoomVersionId) -> bool {
+    [RoomVersionId::V1, RoomVersionId::V2].contains(version)
+}
+
+/// An event with the state that goes with it in its `unsigned`.
+fn with_room_state(pdu: &str, state: &[RawStrippedState]) -> Result<Box<RawValue>, serde_json::Error> {
+    let mut event: serde_json::Map<String, Value> = serde_json::from_str(pdu)?;
+    event.insert("unsigned".to_owned(), json!({ "invite_room_state": state }));
+    to_raw_value(&event)
 }
 
 async fn signed_by_both(
@@ -86,11 +142,11 @@ async fn signed_by_both(
 async fn invite_room_state(
     engine: &Engine,
     room: &Room,
-    requester: &Requester,
+    inviter: &UserId,
 ) -> Result<Vec<RawStrippedState>, Error> {
     let mut state = Vec::new();
     let names = STRIPPED_TYPES.iter().map(|event_type| (*event_type, ""));
-    for (event_type, state_key) in names.chain([("m.room.member", requester.user_id.as_str())]) {
+    for (event_type, state_key) in names.chain([("m.room.member", inviter.as_str())]) {
         if let Some(event) = current_state_event(engine, room, event_type, state_key).await? {
             let json = RawValue::from_string(event.pdu.to_string());
             state.push(RawStrippedState::Pdu(

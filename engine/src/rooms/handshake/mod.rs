@@ -3,19 +3,23 @@
 
 mod arrive;
 mod invite;
+pub(crate) mod invited;
 mod join;
 mod knock;
 mod leave;
 mod outsider;
 mod propose;
 pub(crate) mod serve;
+mod turns;
 
 pub use invite::InviteError;
-pub(in crate::rooms) use invite::invite_remote;
+pub(in crate::rooms) use invite::{invite_remote, invite_remote_by};
 pub(in crate::rooms) use join::{RemoteJoin, join_through};
 pub(in crate::rooms) use knock::knock_through;
 pub(in crate::rooms) use leave::leave_through;
 pub(crate) use outsider::inviting_servers;
+pub(crate) use turns::JoinTurns;
+pub(in crate::rooms) use propose::propose;
 
 use ruma::OwnedServerName;
 

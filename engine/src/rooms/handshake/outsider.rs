@@ -28,13 +28,16 @@ pub(super) async fn known_or_new(
     version: &RoomVersionId,
 ) -> Result<Arc<Room>, HandshakeError> {
     if let Some(room) = by_id(engine, room_id).await? {
-        return match room.version == *version {
-            true => Ok(room),
-            false => Err(HandshakeError::UnsupportedVersion(format!(
-                "{version}, and was of version {} before",
-                room.version
-            ))),
-        };
+        if room.version == *version {
+            return Ok(room);
+        }
+        if let Some(room) = of_the_other_old_version(engine, &room, version).await? {
+            return Ok(room);
+        }
+        return Err(HandshakeError::UnsupportedVersion(format!(
+            "{version}, and was of version {} before",
+            room.version
+        )));
     }
     let rules = version.rules().filter(|_| SUPPORTED_VERSIONS.contains(version));
     let rules = rules.ok_or_else(|| HandshakeError::UnsupportedVersion(version.to_string()))?;
@@ -48,6 +51,28 @@ pub(super) async fn known_or_new(
         version.clone(),
         rules,
     )))
+}
+
+/// An invite in the old way is to a room of version 1 or 2, and doesn't say which. Until there is an event of the room here,
+/// nothing hangs on it: then it may turn out to be the other.
+async fn of_the_other_old_version(
+    engine: &Engine,
+    room: &Room,
+    version: &RoomVersionId,
+) -> Result<Option<Arc<Room>>, Error> {
+    let are_old = [&room.version, version]
+        .into_iter()
+        .all(|version| [RoomVersionId::V1, RoomVersionId::V2].contains(version));
+    let is_empty = room.read(|view| view.sequence == 0).unwrap_or(false);
+    if !are_old || !is_empty {
+        return Ok(None);
+    }
+    {
+        let mut connection = engine.db.acquire().await?;
+        rooms::set_version(&mut connection, room.nid, version.as_str()).await?;
+    }
+    engine.rooms.withdraw(room);
+    by_id(engine, &room.id).await
 }
 
 /// What makes a room known, where it isn't: a room without events.
@@ -118,6 +143,7 @@ pub(super) async fn note_membership(
         change.heads.push(HeadMove {
             room_nid: room.nid,
             sequence_before: 0,
+            state_before: None,
             sequence: 0,
             forward_extremities: Vec::new(),
             state_nid: StateNid::from(NO_STATE),

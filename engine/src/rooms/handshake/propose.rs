@@ -24,7 +24,7 @@ use crate::{
 const ROUNDS: usize = 20;
 
 /// What `draft` would be in the room as it stands, if the rules allow it. Nothing is changed.
-pub(super) async fn propose(
+pub(in crate::rooms) async fn propose(
     engine: &Arc<Engine>,
     room: &Arc<Room>,
     draft: Draft,

@@ -1,43 +1,39 @@
-//! What this server does for users of others: begins and completes their joins, leaves and knocks, and takes invites of
-//! its own users (server-server API, the sections named after these).
+//! What this server does for users of others: begins and completes their joins, leaves and knocks (server-server API, the
+//! sections named after these).
 
 use std::sync::Arc;
 
-use hearth_storage::log::Membership;
+use hearth_storage::{KeyNid, log::Membership};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedUserId, RoomId, RoomVersionId, ServerName,
     UserId,
     api::federation::membership::{
-        RawStrippedState, create_invite, create_join_event, create_knock_event, create_leave_event,
-        prepare_join_event, prepare_knock_event, prepare_leave_event,
+        RawStrippedState, create_join_event, create_knock_event, create_leave_event, prepare_join_event,
+        prepare_knock_event, prepare_leave_event,
     },
     signatures::hash_and_sign_event,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{
-    HandshakeError,
-    outsider::{known_or_new, set_membership},
-    propose::propose,
-};
+use super::{HandshakeError, propose::propose};
 use crate::{
     Engine, Error,
     events::Event,
     federation::acl,
     outgoing,
     rooms::{
-        DecideError, Draft, Room, by_id,
+        DecideError, Draft, Room, StateMap, by_id,
         membership::member_content_for,
         read::current_state_event,
         receive::{
             fetch,
             inbox::judge_now,
             judge::Judgement,
-            outliers,
             pdu::{self, ReceivedPdu},
         },
         restricted, told,
     },
+    sync::summary,
 };
 
 /// Bytes of stripped state that are kept with an invite.
@@ -52,6 +48,9 @@ pub enum ServeError {
     /// This server does not know the room, or is not in it.
     #[error("this server is not in that room")]
     UnknownRoom,
+    /// Not all of the room's state is here: others can answer.
+    #[error("this server does not have all of the room's state yet")]
+    Incomplete,
     /// There is no such event here, or none that the server may know of.
     #[error("this server knows no such event")]
     UnknownEvent,
@@ -111,6 +110,19 @@ pub(crate) async fn room_for(
     Ok(room)
 }
 
+/// The same, if all of its state is here: what can't be answered rightly without is for another server to say.
+pub(crate) async fn whole_room_for(
+    engine: &Engine,
+    origin: &ServerName,
+    room_id: &RoomId,
+) -> Result<Arc<Room>, ServeError> {
+    let room = room_for(engine, origin, room_id).await?;
+    match room.is_partial() {
+        true => Err(ServeError::Incomplete),
+        false => Ok(room),
+    }
+}
+
 /// A member event of `user_id` about themselves, neither hashed nor signed, if the rules allow it.
 async fn template(
     engine: &Arc<Engine>,
@@ -139,7 +151,7 @@ pub async fn make_join(
     origin: &ServerName,
     request: prepare_join_event::v1::Request,
 ) -> Result<prepare_join_event::v1::Response, ServeError> {
-    let room = room_for(engine, origin, &request.room_id).await?;
+    let room = whole_room_for(engine, origin, &request.room_id).await?;
     if !request.ver.contains(&room.version) {
         return Err(ServeError::IncompatibleVersion(room.version.clone()));
     }
@@ -244,7 +256,7 @@ pub async fn send_join(
     origin: &ServerName,
     request: create_join_event::v2::Request,
 ) -> Result<create_join_event::v2::Response, ServeError> {
-    let room = room_for(engine, origin, &request.room_id).await?;
+    let room = whole_room_for(engine, origin, &request.room_id).await?;
     let pdu = own_member_event(engine, origin, &room, (&request.event_id, &request.pdu), "join").await?;
     let json = Arc::clone(&pdu.json);
     let servers = room.servers();
@@ -252,15 +264,44 @@ pub async fn send_join(
     let mut told = create_join_event::v2::RoomState::new();
     let event = told::by_id(engine, &room, &event_id).await?;
     let event = event.ok_or_else(|| Error::Damaged(format!("{event_id} was accepted and is not there")))?;
-    let before = told::state_before(engine, &room, &event)
+    let mut before = told::state_before(engine, &room, &event)
         .await?
         .unwrap_or_default();
+    if request.omit_members {
+        before = without_members(engine, &room, before, event.sender()).await?;
+        told.members_omitted = true;
+    }
     let (state, auth_chain) = told::with_auth_chain(engine, &room, &before, &[event.nid]).await?;
     told.state = raw_pdus(&state)?;
     told.auth_chain = raw_pdus(&auth_chain)?;
     told.event = Some(raw(&json)?);
     told.servers_in_room = Some(servers.into_iter().map(|server| server.to_string()).collect());
     Ok(create_join_event::v2::Response::new(told))
+}
+
+/// A state without the members, but for those after whom a room without a name is called.
+async fn without_members(
+    engine: &Engine,
+    room: &Room,
+    state: StateMap,
+    joiner: &UserId,
+) -> Result<StateMap, Error> {
+    let keys: Vec<KeyNid> = state.iter().map(|(key_nid, _)| key_nid).collect();
+    let names = engine.interner.key_names(&keys).await?;
+    let joiner = engine.interner.user(joiner).await?;
+    let heroes: Vec<String> = match summary::has_name(engine, room).await? {
+        true => Vec::new(),
+        false => {
+            let heroes = summary::heroes(engine, room, joiner).await?;
+            heroes.iter().map(ToString::to_string).collect()
+        }
+    };
+    let is_told = |key_nid: &KeyNid| {
+        names.get(key_nid).is_none_or(|(event_type, state_key)| {
+            &**event_type != "m.room.member" || heroes.iter().any(|hero| **hero == **state_key)
+        })
+    };
+    Ok(state.iter().filter(|(key_nid, _)| is_told(key_nid)).collect())
 }
 
 /// Where a user of this server vouches for a join, this server signs it too.
@@ -279,7 +320,7 @@ fn vouched_for(engine: &Engine, room: &Room, pdu: ReceivedPdu) -> Result<Receive
 }
 
 /// An event of another server with this server's signature added.
-fn signed_here(engine: &Engine, room: &Room, json: &str) -> Result<ReceivedPdu, ServeError> {
+pub(super) fn signed_here(engine: &Engine, room: &Room, json: &str) -> Result<ReceivedPdu, ServeError> {
     let mut object: CanonicalJsonObject =
         serde_json::from_str(json).map_err(|error| ServeError::Bad(error.to_string()))?;
     hash_and_sign_event(
@@ -293,7 +334,7 @@ fn signed_here(engine: &Engine, room: &Room, json: &str) -> Result<ReceivedPdu, 
     pdu::read(&json, &room.rules).map_err(|dropped| ServeError::Bad(dropped.to_string()))
 }
 
-fn raw(json: &str) -> Result<Box<RawValue>, Error> {
+pub(super) fn raw(json: &str) -> Result<Box<RawValue>, Error> {
     RawValue::from_string(json.to_owned()).map_err(|error| Error::Damaged(format!("an event: {error}")))
 }
 
@@ -307,7 +348,7 @@ pub async fn make_leave(
     origin: &ServerName,
     request: prepare_leave_event::v1::Request,
 ) -> Result<prepare_leave_event::v1::Response, ServeError> {
-    let room = room_for(engine, origin, &request.room_id).await?;
+    let room = whole_room_for(engine, origin, &request.room_id).await?;
     let event = template(
         engine,
         origin,
@@ -328,7 +369,7 @@ pub async fn send_leave(
     origin: &ServerName,
     request: create_leave_event::v2::Request,
 ) -> Result<create_leave_event::v2::Response, ServeError> {
-    let room = room_for(engine, origin, &request.room_id).await?;
+    let room = whole_room_for(engine, origin, &request.room_id).await?;
     let pdu = own_member_event(engine, origin, &room, (&request.event_id, &request.pdu), "leave").await?;
     take(engine, origin, &room, pdu).await?;
     Ok(create_leave_event::v2::Response::new())
@@ -340,7 +381,7 @@ pub async fn make_knock(
     origin: &ServerName,
     request: prepare_knock_event::v1::Request,
 ) -> Result<prepare_knock_event::v1::Response, ServeError> {
-    let room = room_for(engine, origin, &request.room_id).await?;
+    let room = whole_room_for(engine, origin, &request.room_id).await?;
     if !request.ver.contains(&room.version) {
         return Err(ServeError::IncompatibleVersion(room.version.clone()));
     }
@@ -364,7 +405,7 @@ pub async fn send_knock(
     origin: &ServerName,
     request: create_knock_event::v1::Request,
 ) -> Result<create_knock_event::v1::Response, ServeError> {
-    let room = room_for(engine, origin, &request.room_id).await?;
+    let room = whole_room_for(engine, origin, &request.room_id).await?;
     let pdu = own_member_event(engine, origin, &room, (&request.event_id, &request.pdu), "knock").await?;
     take(engine, origin, &room, pdu).await?;
     let mut state = Vec::new();
@@ -374,80 +415,6 @@ pub async fn send_knock(
         }
     }
     Ok(create_knock_event::v1::Response::new(state))
-}
-
-/// `PUT /_matrix/federation/v2/invite/{roomId}/{eventId}`: an invite of one of this server's users. It is signed, and
-/// the user sees it.
-pub async fn invite(
-    engine: &Arc<Engine>,
-    origin: &ServerName,
-    request: create_invite::v2::Request,
-) -> Result<create_invite::v2::Response, ServeError> {
-    let known = known_or_new(engine, &request.room_id, &request.room_version).await;
-    let room = known.map_err(|error| match error {
-        HandshakeError::UnsupportedVersion(_) => {
-            ServeError::IncompatibleVersion(request.room_version.clone())
-        }
-        error => error.into(),
-    })?;
-    let pdu = pdu::read(request.event.get(), &room.rules)
-        .map_err(|dropped| ServeError::Bad(dropped.to_string()))?;
-    let invited = pdu.state_key.as_deref().map(<&UserId>::try_from);
-    let Some(Ok(invited)) = invited else {
-        return Err(ServeError::Bad("the event invites nobody".to_owned()));
-    };
-    let invited = invited.to_owned();
-    if pdu.event_id != request.event_id || pdu.room_id != request.room_id {
-        return Err(ServeError::Bad(
-            "the event is not the one that the path names".to_owned(),
-        ));
-    }
-    if pdu.event_type != "m.room.member" || pdu.membership() != Some("invite") {
-        return Err(ServeError::Bad("the event is no invite".to_owned()));
-    }
-    if pdu.sender.server_name() != origin {
-        return Err(ServeError::Forbidden(
-            "the event is not by a user of yours".to_owned(),
-        ));
-    }
-    check_invited(engine, &invited).await?;
-    if !acl::allows(engine, &room, origin).await? {
-        return Err(ServeError::Forbidden(
-            "the room's server ACL denies your server".to_owned(),
-        ));
-    }
-    let verified = fetch::verify_all(engine, &room, vec![pdu]).await.pop();
-    let pdu =
-        verified.ok_or_else(|| ServeError::Forbidden("the event's signature is not valid".to_owned()))?;
-    let signed = signed_here(engine, &room, &pdu.json)?;
-    let response = create_invite::v2::Response::new(raw(&signed.json)?);
-    if room.has_server(&engine.config.server_name) {
-        // The room tells of it itself.
-        return Ok(response);
-    }
-    let own = outliers::unjudged(engine, &room, vec![signed]).await?.pop();
-    let own = own.ok_or_else(|| ServeError::Bad("the event is of another room".to_owned()))?;
-    let stripped = stripped_json(&request.invite_room_state, &own.event)?;
-    set_membership(
-        engine,
-        &room,
-        &own,
-        (&invited, Membership::Invite),
-        Some(stripped),
-    )
-    .await?;
-    Ok(response)
-}
-
-/// The invited is an active user of this server.
-async fn check_invited(engine: &Engine, user_id: &UserId) -> Result<(), ServeError> {
-    if user_id.server_name() != engine.config.server_name {
-        return Err(ServeError::Bad(format!("{user_id} is not a user of this server")));
-    }
-    match crate::accounts::is_active(engine, user_id).await? {
-        true => Ok(()),
-        false => Err(ServeError::Forbidden(format!("{user_id} takes no invites"))),
-    }
 }
 
 /// Stripped state that another server gave, with the member event it is for, as it is kept: only what stripped state
