@@ -16,6 +16,9 @@ pub enum Error {
     /// What is stored can't be understood.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
+    /// The state of the room is still coming from other servers.
+    #[error("the state of the room is not here yet")]
+    Incomplete,
 }
 
 impl Error {
@@ -29,6 +32,7 @@ impl Error {
                     CommitError::Unavailable | CommitError::SteppedDown | CommitError::Conflict
                 )
             }
+            Self::Incomplete => true,
             Self::Damaged(_) => false,
         }
     }

@@ -17,6 +17,8 @@ impl From<ServeError> for MatrixError {
             |kind, error: ServeError| Self::new(StatusCode::BAD_REQUEST, kind, error.to_string());
         match error {
             ServeError::UnknownRoom => Self::not_found("This server is not in that room."),
+            // As of a room that this server is not in: then others are asked.
+            error @ ServeError::Incomplete => Self::not_found(error.to_string()),
             ServeError::UnknownEvent => Self::not_found("There is no such event here."),
             ServeError::Forbidden(reason) => Self::forbidden(reason),
             ServeError::IncompatibleVersion(ref version) => {

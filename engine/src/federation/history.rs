@@ -16,7 +16,10 @@ use super::ServeError;
 use crate::{
     Engine, Error,
     events::Event,
-    rooms::{Room, by_nid, handshake::serve::room_for, told},
+    rooms::{
+        Room, by_nid, handshake::serve::room_for, read::current_state_event, told,
+        visibility::HistoryVisibility,
+    },
 };
 
 /// Events told at once.
@@ -33,6 +36,27 @@ async fn room_with(engine: &Engine, origin: &ServerName, room_id: &RoomId) -> Re
             "your server is not in that room".to_owned(),
         )),
     }
+}
+
+/// The same, if it can be said what `origin` may see: where that depends on who was in the room, all of its state has
+/// to be here.
+async fn room_seen_by(
+    engine: &Engine,
+    origin: &ServerName,
+    room_id: &RoomId,
+) -> Result<Arc<Room>, ServeError> {
+    let room = room_with(engine, origin, room_id).await?;
+    if room.is_partial() {
+        let visibility = current_state_event(engine, &room, "m.room.history_visibility", "").await?;
+        let visibility = visibility.map(|event| HistoryVisibility::of(&event));
+        if matches!(
+            visibility,
+            Some(HistoryVisibility::Invited | HistoryVisibility::Joined)
+        ) {
+            return Err(ServeError::Incomplete);
+        }
+    }
+    Ok(room)
 }
 
 async fn event_in(engine: &Engine, room: &Room, event_id: &EventId) -> Result<Arc<Event>, ServeError> {
@@ -67,10 +91,12 @@ pub async fn event(
     };
     let room = by_nid(engine, room_nid.ok_or(ServeError::UnknownEvent)?).await?;
     let room = room.ok_or(ServeError::UnknownEvent)?;
-    let room = match room_with(engine, origin, &room.id).await {
+    let room = match room_seen_by(engine, origin, &room.id).await {
         Ok(room) => room,
         // No different from an event that isn't there.
-        Err(ServeError::UnknownRoom | ServeError::Forbidden(_)) => return Err(ServeError::UnknownEvent),
+        Err(ServeError::UnknownRoom | ServeError::Forbidden(_) | ServeError::Incomplete) => {
+            return Err(ServeError::UnknownEvent);
+        }
         Err(error) => return Err(error),
     };
     let event = event_in(engine, &room, &request.event_id).await?;
@@ -116,6 +142,9 @@ async fn state_at(
     event_id: &EventId,
 ) -> Result<(told::Events, told::Events), ServeError> {
     let room = room_with(engine, origin, room_id).await?;
+    if room.is_partial() {
+        return Err(ServeError::Incomplete);
+    }
     let event = event_in(engine, &room, event_id).await?;
     let state = told::state_before(engine, &room, &event).await?;
     let state = state.ok_or(ServeError::UnknownEvent)?;
@@ -140,7 +169,7 @@ pub async fn backfill(
     origin: &ServerName,
     request: get_backfill::v1::Request,
 ) -> Result<get_backfill::v1::Response, ServeError> {
-    let room = room_with(engine, origin, &request.room_id).await?;
+    let room = room_seen_by(engine, origin, &request.room_id).await?;
     let limit = usize::try_from(u64::from(request.limit))
         .unwrap_or(MOST)
         .min(MOST);
@@ -158,7 +187,7 @@ pub async fn missing_events(
     origin: &ServerName,
     request: get_missing_events::v1::Request,
 ) -> Result<get_missing_events::v1::Response, ServeError> {
-    let room = room_with(engine, origin, &request.room_id).await?;
+    let room = room_seen_by(engine, origin, &request.room_id).await?;
     let limit = usize::try_from(u64::from(request.limit))
         .unwrap_or(MOST)
         .min(MOST);

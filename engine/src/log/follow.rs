@@ -77,6 +77,10 @@ async fn begin_generation(engine: &Engine, generation: i32) {
         position = position.0,
         "a new generation of the log: memory starts anew"
     );
+    while let Err(error) = rooms::partial::load(engine).await {
+        tracing::warn!(%error, "could not see whose state is whole; trying again");
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
     engine.rooms.clear();
     engine.users.clear();
     engine.events.clear();
@@ -160,6 +164,9 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
                         typing::stop(engine, room_nid, membership.user_nid);
                     }
                     woken.push(Subject::User(membership.user_nid));
+                }
+                if rooms::partial::may_change(engine, room_nid, kind) {
+                    rooms::partial::look_again(engine, room_nid).await;
                 }
                 rooms::apply(engine, room_nid, entry).await;
                 engine.descriptions.apply(kind);

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::{
     Room,
     messages::{ReadError, limit_within, seen_event},
-    read, serve,
+    partial, read, serve,
     visibility::{self, Access, Sight},
     walk::{Walk, Walked},
 };
@@ -52,7 +52,12 @@ pub async fn context(
     limit: usize,
     filter: &RoomEventFilter,
 ) -> Result<Context, ReadError> {
-    let (room, event, sight, position) = seen_event(engine, requester, room_id, event_id).await?;
+    let mut seen = seen_event(engine, requester, room_id, event_id).await?;
+    if filter.lazy_load_options.is_disabled() && seen.0.is_partial() {
+        partial::whole(engine, seen.0).await?;
+        seen = seen_event(engine, requester, room_id, event_id).await?;
+    }
+    let (room, event, sight, position) = seen;
     let upto = match visibility::access(engine, &room, requester.user_nid).await? {
         Access::UntilLeft(_, left_at) => left_at.max(position),
         _ => engine.log.head().position,

@@ -87,8 +87,12 @@ pub(crate) async fn load_views(engine: &Engine, room_nids: &[RoomNid]) -> Result
         };
         let (_, state) = states.remove(&stored.state_nid).unwrap_or_default();
         let members = members.remove(&room.nid).unwrap_or_default();
-        let members = Members::of(members, &engine.config.server_name);
+        let mut members = Members::of(members, &engine.config.server_name);
+        if let Some(partial) = engine.partial.get(room.nid) {
+            members.assume(&partial.servers, &engine.config.server_name);
+        }
         let mut view = View::new(upto, stored.sequence, state, members);
+        view.is_partial = stored.is_partial;
         view.gaps = gaps.remove(&room.nid).unwrap_or_default();
         room.view.loaded(view);
         found.push(Arc::clone(room));

@@ -39,6 +39,8 @@ pub(crate) struct Members {
     server_indices: HashMap<OwnedServerName, ServerIndex>,
     /// [`Members::present`], until a server comes or goes.
     present: OnceLock<Arc<[OwnedServerName]>>,
+    /// Servers that are in the room though none of their users is known.
+    assumed: Vec<OwnedServerName>,
 }
 
 impl Members {
@@ -113,28 +115,45 @@ impl Members {
         old
     }
 
+    /// Takes servers other than `own` to be in the room whose members are not known: a part of its state is here.
+    pub fn assume(&mut self, servers: &[OwnedServerName], own: &ServerName) {
+        let others = servers.iter().filter(|server| **server != *own);
+        self.assumed = others.cloned().collect();
+        self.assumed.sort_unstable();
+        self.assumed.dedup();
+        self.present.take();
+    }
+
+    /// The servers that are taken to be in the room and have no joined users that are known.
+    fn assumed(&self) -> impl Iterator<Item = &OwnedServerName> {
+        self.assumed.iter().filter(|server| !self.has_known(server))
+    }
+
     /// The servers that have joined users in the room, those with most first.
     pub fn servers(&self) -> Vec<OwnedServerName> {
         let mut present: Vec<&Server> = self.servers.iter().filter(|server| server.joined > 0).collect();
         present.sort_by(|a, b| b.joined.cmp(&a.joined).then_with(|| a.name.cmp(&b.name)));
-        present.into_iter().map(|server| server.name.clone()).collect()
+        let present = present.into_iter().map(|server| &server.name);
+        present.chain(self.assumed()).cloned().collect()
     }
 
     /// The servers that have joined users in the room, in no order; made once until one comes or goes.
     pub fn present(&self) -> Arc<[OwnedServerName]> {
-        let present = || self.servers.iter().filter(|server| server.joined > 0);
-        Arc::clone(
-            self.present
-                .get_or_init(|| present().map(|server| server.name.clone()).collect()),
-        )
+        let known = || self.servers.iter().filter(|server| server.joined > 0);
+        let present = || known().map(|server| &server.name).chain(self.assumed());
+        Arc::clone(self.present.get_or_init(|| present().cloned().collect()))
     }
 
-    /// How many joined users each server has that has any.
+    /// How many joined users each server has that has any; one more where some are not known.
     pub fn joined_by_server(&self) -> HashMap<OwnedServerName, usize> {
         let present = self.servers.iter().filter(|server| server.joined > 0);
-        present
+        let mut joined: HashMap<OwnedServerName, usize> = present
             .map(|server| (server.name.clone(), server.joined))
-            .collect()
+            .collect();
+        for server in &self.assumed {
+            *joined.entry(server.clone()).or_default() += 1;
+        }
+        joined
     }
 
     /// Whether a user is one of this server's; false for one the room never heard of.
@@ -153,6 +172,15 @@ impl Members {
 
     /// Whether a server has joined users in the room.
     pub fn has_server(&self, server: &ServerName) -> bool {
+        let is_assumed = |server| {
+            self.assumed
+                .binary_search_by(|other| (**other).cmp(server))
+                .is_ok()
+        };
+        self.has_known(server) || is_assumed(server)
+    }
+
+    fn has_known(&self, server: &ServerName) -> bool {
         let index = self.server_indices.get(server);
         index.is_some_and(|index| {
             self.servers

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::{
     Room, StateMap, by_id,
     messages::ReadError,
-    serve,
+    partial, serve,
     visibility::{self, Access},
 };
 use crate::{
@@ -59,7 +59,22 @@ pub(crate) async fn events(
     Ok(found)
 }
 
-/// The state that a user may read: the current one, or the one they left behind.
+/// All of the state that a user may read: the current one, or the one they left behind. Where a part of the room's state
+/// is here, this waits for the rest.
+async fn whole_state(
+    engine: &Engine,
+    requester: &Requester,
+    room_id: &RoomId,
+) -> Result<(Arc<Room>, StateMap), ReadError> {
+    let (room, state) = readable_state(engine, requester, room_id).await?;
+    if !room.is_partial() {
+        return Ok((room, state));
+    }
+    partial::whole(engine, room).await?;
+    readable_state(engine, requester, room_id).await
+}
+
+/// As much as is here of it.
 async fn readable_state(
     engine: &Engine,
     requester: &Requester,
@@ -92,7 +107,7 @@ pub async fn state(
     requester: &Requester,
     room_id: &RoomId,
 ) -> Result<Vec<Box<RawValue>>, ReadError> {
-    let (room, state) = readable_state(engine, requester, room_id).await?;
+    let (room, state) = whole_state(engine, requester, room_id).await?;
     let events = events(engine, &room, state.iter().map(|(_, event_nid)| event_nid)).await?;
     let events: Vec<Arc<Event>> = events.into_values().collect();
     Ok(serve::to_client(
@@ -123,12 +138,20 @@ pub async fn state_event(
     event_type: &str,
     state_key: &str,
 ) -> Result<StateEvent, ReadError> {
-    let (room, state) = readable_state(engine, requester, room_id).await?;
+    let (mut room, mut state) = readable_state(engine, requester, room_id).await?;
     let key_nid = engine
         .interner
         .find_key(event_type, state_key)
         .await
         .map_err(Error::from)?;
+    if event_type == "m.room.member" && key_nid.is_none_or(|key_nid| state.get(key_nid).is_none()) {
+        (room, state) = whole_state(engine, requester, room_id).await?;
+    }
+    let key_nid = match key_nid {
+        Some(key_nid) => Some(key_nid),
+        // It may have come with the rest of the state.
+        None => engine.interner.find_key(event_type, state_key).await.map_err(Error::from)?,
+    };
     let event_nid = key_nid
         .and_then(|key_nid| state.get(key_nid))
         .ok_or(ReadError::NotFound)?;
@@ -168,7 +191,7 @@ pub async fn members(
     room_id: &RoomId,
     request: MembersRequest<'_>,
 ) -> Result<Vec<Box<RawValue>>, ReadError> {
-    let (room, mut state) = readable_state(engine, requester, room_id).await?;
+    let (room, mut state) = whole_state(engine, requester, room_id).await?;
     if let Some(at) = request.at {
         state = state_at(engine, requester, &room, at.parse()?).await?;
     }
@@ -266,12 +289,12 @@ pub async fn joined_members(
     room_id: &RoomId,
 ) -> Result<BTreeMap<OwnedUserId, JoinedMember>, ReadError> {
     let room = by_id(engine, room_id).await?.ok_or(ReadError::NotMember)?;
-    let (membership, state) = room
-        .read(|view| (view.members.get(requester.user_nid), view.state.clone()))
-        .ok_or(ReadError::NotMember)?;
+    let membership = room.read(|view| view.members.get(requester.user_nid)).flatten();
     if membership != Some(Membership::Join) {
         return Err(ReadError::NotMember);
     }
+    let room = partial::whole(engine, room).await?;
+    let state = room.read(|view| view.state.clone()).ok_or(ReadError::NotMember)?;
     let members = member_events(engine, &room, &state)
         .await?
         .into_iter()

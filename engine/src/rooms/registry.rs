@@ -83,6 +83,11 @@ impl Room {
             .unwrap_or(false)
     }
 
+    /// Whether what is in memory of the room is a part of its state: the rest is being asked for.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.view.read(|view| view.is_partial).unwrap_or(false)
+    }
+
     fn weight(&self) -> u64 {
         self.view.read(View::weight).unwrap_or(0) + self.head.weight()
     }

@@ -103,6 +103,10 @@ async fn is_allowed(engine: &Engine, user_nid: UserNid, rules: &JoinRules) -> Re
                 if membership == Some(Membership::Join) {
                     return Ok(LetsIn::Yes);
                 }
+                // Of a room of whose state a part is here it can't be said who is not in it.
+                if membership.is_none() && room.is_partial() {
+                    answer = LetsIn::Unknown;
+                }
             }
             None => answer = LetsIn::Unknown,
         }

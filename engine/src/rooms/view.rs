@@ -72,6 +72,8 @@ pub(crate) struct View {
     pub members: Members,
     /// The sequence numbers of the live events before which history is missing here.
     pub gaps: BTreeSet<i64>,
+    /// A part of the state is here: the rest is being asked for.
+    pub is_partial: bool,
     /// The latest entries, in order: all of them after [`View::recent_since`].
     pub recent: VecDeque<RoomEntry>,
     /// See [`View::recent`].
@@ -90,6 +92,7 @@ impl View {
             state,
             members,
             gaps: BTreeSet::new(),
+            is_partial: false,
             recent: VecDeque::new(),
             recent_since: upto,
             recent_bytes: 0,

@@ -78,11 +78,14 @@ fn rooms_in_view(sync: &Sync<'_>) -> HashSet<RoomNid> {
     let Some(since) = sync.since else {
         return HashSet::new();
     };
-    let came = sync
-        .user
-        .rooms
-        .iter()
-        .filter(|(_, room)| room.joined_at.is_some_and(|joined_at| joined_at > since));
+    let became_whole = |room_nid: RoomNid| {
+        let whole_since = sync.engine.partial.whole_since(room_nid);
+        whole_since.is_some_and(|position| position > since) && !sync.loads_lazily()
+    };
+    let came = sync.user.rooms.iter().filter(|(room_nid, room)| {
+        room.joined_at
+            .is_some_and(|joined_at| joined_at > since || became_whole(**room_nid))
+    });
     came.map(|(room_nid, _)| *room_nid).collect()
 }
 

@@ -74,7 +74,7 @@ pub(super) async fn compose(
                 .iter()
                 .any(|receipt| receipt.user_nid == sync.requester.user_nid);
             // A room that comes into view is told, whatever the filter leaves of it: the user is in it.
-            if material.span.whole || has_read || !is_quiet(&room) {
+            if material.span.whole || material.span.became_whole || has_read || !is_quiet(&room) {
                 response.rooms.join.insert(room_id, room);
             }
         } else {
@@ -168,6 +168,7 @@ async fn changed_summaries(sync: &Sync<'_>, materials: &[Material]) -> Result<Ha
             .iter()
             .filter(|(_, event)| event.state_key().is_some());
         material.span.whole
+            || material.span.became_whole
             || state_events.any(|(_, event)| matters(&event.event_type().to_string()))
             || keys.any(|key_nid| {
                 names

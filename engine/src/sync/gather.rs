@@ -364,6 +364,11 @@ pub(super) fn may_hide(sync: &Sync<'_>, room: &Room) -> bool {
     !lets_all_through(filter) || excludes_room(filter, &room.id)
 }
 
+/// Whether a part of the room's state came after the rest.
+fn is_pieced_together(sync: &Sync<'_>, room: &Room) -> bool {
+    sync.engine.partial.whole_since(room.nid) != Some(Position(0))
+}
+
 /// The position of the first event of the timeline that `events` makes; the one after the span if it is empty.
 fn start_of(events: &[(Position, Arc<Event>)], limit: usize, upto: Position) -> Position {
     let skipped = events.len().saturating_sub(limit);
@@ -393,7 +398,7 @@ async fn changes_of(
         .collect();
     let within: Vec<_> = unread
         .iter()
-        .filter(|draft| may_hide(sync, &draft.room))
+        .filter(|draft| may_hide(sync, &draft.room) || is_pieced_together(sync, &draft.room))
         .map(|draft| (draft.room.nid, end(draft), draft.span.upto))
         .collect();
     Ok((
@@ -530,8 +535,9 @@ impl Draft {
         } else {
             changed(span.since, before).collect()
         };
-        if !span.stateless && may_hide(sync, &room) {
-            // State that the filter keeps out of the timeline would come nowhere else.
+        if !span.stateless && (!read_apart || may_hide(sync, &room) || is_pieced_together(sync, &room)) {
+            // State that the filter keeps out of the timeline would come nowhere else, nor would what an event brought
+            // that is of another key: who is in a room of which a part of the state is here, or what forks came to.
             let shown: HashSet<KeyNid> = events.iter().filter_map(|(_, event)| event.key_nid).collect();
             let within: BTreeMap<_, _> = if read_apart {
                 within.iter().map(news).collect()

@@ -10,7 +10,7 @@ mod gather;
 mod lazy;
 mod plan;
 mod response;
-mod summary;
+pub(crate) mod summary;
 mod typing;
 
 use std::{sync::Arc, time::Duration};
@@ -87,6 +87,11 @@ impl Sync<'_> {
     /// The end of the range.
     pub fn upto(&self) -> Position {
         self.head.position
+    }
+
+    /// Whether members are told as they matter, so that a room can be told whose members aren't all known.
+    pub fn loads_lazily(&self) -> bool {
+        !self.filter.room.state.lazy_load_options.is_disabled()
     }
 }
 

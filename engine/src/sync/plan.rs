@@ -27,6 +27,8 @@ pub(super) struct Span {
     pub stateless: bool,
     /// The position at which the user's unbroken time in the room began; nothing for one who is not in it.
     pub joined_at: Option<Position>,
+    /// The state here became whole in this part: who is in the room is known better than it was.
+    pub became_whole: bool,
 }
 
 /// The rooms to speak of.
@@ -72,7 +74,16 @@ impl Plan {
         let upto = sync.upto();
         match room.membership {
             Membership::Join => {
-                let came = sync.since.is_none() || room.joined_at.is_none_or(|joined_at| joined_at > since);
+                let whole_since = sync.engine.partial.whole_since(room_nid);
+                let whole_since = whole_since.filter(|position| *position <= upto);
+                if whole_since.is_none() && !sync.loads_lazily() {
+                    // Told when all of its state is here.
+                    return;
+                }
+                let became_whole = whole_since.is_some_and(|position| position > since);
+                let came = sync.since.is_none()
+                    || room.joined_at.is_none_or(|joined_at| joined_at > since)
+                    || (became_whole && !sync.loads_lazily());
                 if came || is_touched || sync.full_state {
                     let whole = came || sync.full_state;
                     // What a room told before it was left and joined again is not told as known.
@@ -84,6 +95,7 @@ impl Plan {
                         whole,
                         stateless: false,
                         joined_at: room.joined_at,
+                        became_whole,
                     });
                 }
             }
@@ -101,6 +113,7 @@ impl Plan {
                         whole: asked,
                         stateless: false,
                         joined_at: None,
+                        became_whole: false,
                     });
                 }
             }

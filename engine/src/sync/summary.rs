@@ -32,7 +32,7 @@ pub(super) async fn summary(engine: &Engine, room: &Room, viewer: UserNid) -> Re
 
 /// The users a nameless room is called after: those who are in it or invited, else those who were, without the viewer;
 /// the ones known here for longest.
-pub(super) async fn heroes(engine: &Engine, room: &Room, viewer: UserNid) -> Result<Vec<OwnedUserId>, Error> {
+pub(crate) async fn heroes(engine: &Engine, room: &Room, viewer: UserNid) -> Result<Vec<OwnedUserId>, Error> {
     let pick = |wanted: &[Membership]| {
         room.read(|view| {
             let others = view
@@ -94,7 +94,8 @@ pub(super) async fn naming_events(
     Ok(events)
 }
 
-async fn has_name(engine: &Engine, room: &Room) -> Result<bool, Error> {
+/// Whether a room has a name, or an alias to be called by.
+pub(crate) async fn has_name(engine: &Engine, room: &Room) -> Result<bool, Error> {
     #[derive(Deserialize)]
     struct Content {
         name: Option<Value>,

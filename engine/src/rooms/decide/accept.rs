@@ -26,6 +26,7 @@ use crate::{
         checks::check_auth_rules_by_state,
         gather::Names,
         head::{Extremity, Head},
+        partial::Vouched,
         power::Power,
     },
     unread::class,
@@ -45,6 +46,8 @@ pub(in crate::rooms) struct Candidate<'a> {
     pub state_after: &'a StateMap,
     /// Predecessors that could not be had.
     pub missing: &'a [String],
+    /// In a room of whose state a part is here: member events that it lacks, and by which the candidate is allowed.
+    pub vouched: &'a Vouched,
 }
 
 /// What accepting needs besides.
@@ -129,6 +132,7 @@ pub(in crate::rooms) fn accept(
     change.heads.push(HeadMove {
         room_nid: target.room_nid,
         sequence_before: head.sequence,
+        state_before: head.stored_state.map(|(state_nid, _)| state_nid),
         sequence,
         forward_extremities: extremities.iter().map(|extremity| extremity.nid).collect(),
         state_nid: stored_state.0,
@@ -183,7 +187,8 @@ impl Accepting<'_> {
     }
 
     fn current(&self, key_nid: KeyNid) -> Result<Option<Arc<Event>>, AcceptError> {
-        let event_nid = self.head.state.get(key_nid);
+        let vouched = || self.candidate.vouched.get(&key_nid).copied();
+        let event_nid = self.head.state.get(key_nid).or_else(vouched);
         event_nid.map(|event_nid| self.event(event_nid)).transpose()
     }
 

@@ -220,6 +220,7 @@ impl<'a> Ahead<'a> {
         let moved = HeadMove {
             room_nid,
             sequence_before: head.sequence,
+            state_before: head.stored_state.map(|(state_nid, _)| state_nid),
             sequence: self.sequence,
             forward_extremities: self.extremities.iter().map(|extremity| extremity.nid).collect(),
             state_nid,

@@ -2,13 +2,18 @@
 //!
 //! The bulk, events and state and the memberships of others, is stored before in small transactions; one small change
 //! makes it count.
+//!
+//! Where only a part of the state was told, the room is a partial one from then on (`rooms/partial/`).
 
 use std::{collections::HashMap, sync::Arc};
 
 use hearth_storage::{
-    EventNid, KeyNid, UserNid,
+    EventNid, KeyNid, StateNid, UserNid,
     events::EventStatus,
-    log::{Change, CommitError, Fact, Gap, HeadMove, Membership, MembershipChange, NewEvent, StateChange},
+    log::{
+        Change, CommitError, Fact, Gap, HeadMove, Membership, MembershipChange, NewEvent, PartialRoom,
+        StateChange,
+    },
     memberships::{self, OtherMembership},
 };
 use ruma::{OwnedEventId, OwnedServerName, UserId};
@@ -23,12 +28,13 @@ use crate::{
     events::Event,
     rooms::{
         Room, StateMap,
-        checks::check_auth_rules_by_state,
-        gather::names_of_event,
+        gather::{Names, names_of_event},
         load::load_head,
+        partial::{self, vouched},
         read,
         receive::{
             fetch,
+            judge::check_by_state,
             number::Incoming,
             outliers,
             pdu::ReceivedPdu,
@@ -51,6 +57,8 @@ pub(super) struct Arrival<'a> {
     pub state: Vec<Box<RawValue>>,
     /// What authorises the join and the state.
     pub auth_chain: Vec<Box<RawValue>>,
+    /// Where members were left out of the state: the servers that are in the room.
+    pub servers_in_room: Option<Vec<OwnedServerName>>,
 }
 
 /// Makes the join the room's latest event, after the state that was told.
@@ -64,6 +72,7 @@ pub(super) async fn arrive(
         event,
         state,
         auth_chain,
+        servers_in_room,
     } = arrival;
     let _graph = room.graph.lock().await;
     let pdus = fetch::verified(engine, room, &state).await;
@@ -75,8 +84,8 @@ pub(super) async fn arrive(
         known.iter().map(|one| (&one.event.event_id, one)).collect();
     let events: Vec<&Incoming> = in_state.iter().filter_map(|id| by_id.get(id).copied()).collect();
     let nids: Vec<EventNid> = events.iter().map(|one| one.event.nid).collect();
-    let stored = read::events(engine, room, nids).await?;
-    let before: StateMap = stored
+    let mut stored = read::events(engine, room, nids).await?;
+    let mut before: StateMap = stored
         .values()
         .filter(|event| !event.is_rejected())
         .filter_map(|event| Some((event.key_nid?, event.nid)))
@@ -87,7 +96,15 @@ pub(super) async fn arrive(
 
     let own = outliers::admit(engine, room, vec![event.clone()]).await?.pop();
     let own = own.ok_or_else(|| HandshakeError::bad(server, "the join is an event of another room"))?;
-    check_join(engine, room, &own, &before, &stored)
+    let names = names_of_event(engine, &room.rules, &own.event).await?;
+    if servers_in_room.is_some() {
+        let vouched = vouched(engine, room, &own, &names, &before).await?;
+        stored.extend(read::events(engine, room, vouched.values().copied()).await?);
+        for (key_nid, event_nid) in vouched {
+            before.set(key_nid, Some(event_nid));
+        }
+    }
+    check_join(engine, room, &own, &names, &before)
         .await?
         .map_err(|reason| HandshakeError::bad(server, reason))?;
     let key_nid = own
@@ -95,13 +112,30 @@ pub(super) async fn arrive(
         .key_nid
         .ok_or_else(|| Error::Damaged("a join without a state key".to_owned()))?;
     let before = state::store(engine, None, &[], before).await?;
+    let partial = servers_in_room.map(|servers| PartialRoom {
+        room_nid: room.nid,
+        join_nid: own.event.nid,
+        state_before: before.nid,
+        since: engine.clock.now_ms(),
+        via: server.to_string(),
+        servers: servers.iter().map(ToString::to_string).collect(),
+    });
     let after = {
         let mut map = before.map.clone();
         map.set(key_nid, Some(own.event.nid));
         let delta = [(key_nid, Some(own.event.nid))];
         state::store(engine, Some((before.nid, before.depth)), &delta, map).await?
     };
-    commit(engine, room, &own, event.prev_events, &after, &stored).await?;
+    let arriving = Arriving {
+        engine,
+        room,
+        own: &own,
+        after: &after,
+        events: &stored,
+        partial,
+    };
+    arriving.commit(&event.prev_events).await?;
+    partial::begin(engine, room.nid);
     Ok(())
 }
 
@@ -138,8 +172,8 @@ async fn check_join(
     engine: &Engine,
     room: &Room,
     own: &Incoming,
+    names: &Names,
     state: &StateMap,
-    events: &HashMap<EventNid, Arc<Event>>,
 ) -> Result<Result<(), String>, Error> {
     let rejected = own
         .known
@@ -148,61 +182,8 @@ async fn check_join(
     if rejected || !own.auth_missing.is_empty() {
         return Ok(Err("what authorises the join does not allow it".to_owned()));
     }
-    let names = names_of_event(engine, &room.rules, &own.event).await?;
-    let create_key = engine.interner.key("m.room.create", "").await?;
-    let key_of = |event_type: &ruma::events::StateEventType, state_key: &str| -> Option<KeyNid> {
-        if *event_type == ruma::events::StateEventType::RoomCreate {
-            return Some(create_key);
-        }
-        let mut keys = names.auth_keys.iter();
-        keys.find(|(other_type, other_key, _)| other_type == event_type && other_key == state_key)
-            .map(|(_, _, key_nid)| *key_nid)
-    };
-    let find = |event_type: &ruma::events::StateEventType, state_key: &str| {
-        events.get(&state.get(key_of(event_type, state_key)?)?).cloned()
-    };
-    let checked = check_auth_rules_by_state(&own.event, &room.rules.authorization, find);
+    let checked = check_by_state(engine, room, &own.event, names, state).await?;
     Ok(checked.map_err(|error| format!("the state does not allow the join: {error}")))
-}
-
-async fn commit(
-    engine: &Arc<Engine>,
-    room: &Arc<Room>,
-    own: &Incoming,
-    prev_events: Vec<OwnedEventId>,
-    after: &KnownState,
-    events: &HashMap<EventNid, Arc<Event>>,
-) -> Result<(), Error> {
-    let is_new = is_new(engine, room);
-    for _ in 0..ATTEMPTS {
-        let (sequence, current) = match is_new {
-            true => (0, StateMap::default()),
-            false => {
-                load_head(engine, room).await?;
-                let head = room.head.look(|head| (head.sequence, head.state.clone()));
-                let Some(head) = head else { continue };
-                head
-            }
-        };
-        let arriving = Arriving {
-            engine,
-            room,
-            own,
-            after,
-            events,
-        };
-        let memberships = arriving.memberships(&current).await?;
-        let change = arriving.change(sequence, &current, memberships, &prev_events, is_new);
-        let committed = engine.log.commit(change).await;
-        // What is in memory of the room is not what the tables say now.
-        engine.rooms.withdraw(room);
-        match committed {
-            Ok(_) => return Ok(()),
-            Err(CommitError::Conflict) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(CommitError::Unavailable.into())
 }
 
 struct Arriving<'a> {
@@ -211,9 +192,52 @@ struct Arriving<'a> {
     own: &'a Incoming,
     after: &'a KnownState,
     events: &'a HashMap<EventNid, Arc<Event>>,
+    partial: Option<PartialRoom>,
+}
+
+/// Where the room stood.
+struct Standing {
+    sequence: i64,
+    state_nid: Option<StateNid>,
+    state: StateMap,
 }
 
 impl Arriving<'_> {
+    async fn commit(&self, prev_events: &[OwnedEventId]) -> Result<(), Error> {
+        let (engine, room) = (self.engine, self.room);
+        let is_new = is_new(engine, room);
+        for _ in 0..ATTEMPTS {
+            let standing = match is_new {
+                true => Standing {
+                    sequence: 0,
+                    state_nid: None,
+                    state: StateMap::default(),
+                },
+                false => {
+                    load_head(engine, room).await?;
+                    let standing = room.head.look(|head| Standing {
+                        sequence: head.sequence,
+                        state_nid: head.stored_state.map(|(state_nid, _)| state_nid),
+                        state: head.state.clone(),
+                    });
+                    let Some(standing) = standing else { continue };
+                    standing
+                }
+            };
+            let memberships = self.memberships(&standing.state).await?;
+            let change = self.change(&standing, memberships, prev_events, is_new);
+            let committed = engine.log.commit(change).await;
+            // What is in memory of the room is not what the tables say now.
+            engine.rooms.withdraw(room);
+            match committed {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommitError::Unavailable.into())
+    }
+
     /// The memberships that differ from those before. Those of other servers' users are stored here and now: no sync
     /// tells of them but the one that tells the room whole. The answer is those of this server's users.
     async fn memberships(&self, current: &StateMap) -> Result<Vec<MembershipChange>, Error> {
@@ -246,6 +270,9 @@ impl Arriving<'_> {
                 });
             }
         }
+        if self.partial.is_some() {
+            others.extend(self.unknown(current).await?);
+        }
         let mut connection = self.engine.db.acquire().await?;
         for chunk in others.chunks(CHUNK) {
             memberships::store_quietly(&mut connection, self.room.nid, chunk).await?;
@@ -253,6 +280,33 @@ impl Arriving<'_> {
         // The join's own takes the position of the event.
         ours.sort_by_key(|membership| membership.event_nid != self.own.event.nid);
         Ok(ours)
+    }
+
+    /// Members of other servers in the state that this server knew from before, of whom it was told nothing now: they
+    /// count as gone, until the whole state says otherwise.
+    async fn unknown(&self, current: &StateMap) -> Result<Vec<OtherMembership>, Error> {
+        let unknown = current
+            .iter()
+            .filter(|(key_nid, _)| self.after.map.get(*key_nid).is_none());
+        let unknown: Vec<EventNid> = unknown.map(|(_, event_nid)| event_nid).collect();
+        let events = read::events(self.engine, self.room, unknown).await?;
+        let members: Vec<(&UserId, EventNid)> = events
+            .values()
+            .filter(|event| event.membership().is_some())
+            .filter_map(|event| Some((<&UserId>::try_from(event.state_key()?).ok()?, event.nid)))
+            .filter(|(user_id, _)| user_id.server_name() != self.engine.config.server_name)
+            .collect();
+        let user_ids: Vec<&UserId> = members.iter().map(|(user_id, _)| *user_id).collect();
+        let user_nids = self.engine.interner.users(&user_ids).await?;
+        let gone = members
+            .iter()
+            .zip(user_nids)
+            .map(|((_, event_nid), user_nid)| OtherMembership {
+                user_nid,
+                event_nid: *event_nid,
+                membership: Membership::Leave,
+            });
+        Ok(gone.collect())
     }
 
     fn membership(&self, user_nid: UserNid, event: &Event, membership: Membership) -> MembershipChange {
@@ -306,13 +360,13 @@ impl Arriving<'_> {
 
     fn change(
         &self,
-        sequence: i64,
-        current: &StateMap,
+        standing: &Standing,
         memberships: Vec<MembershipChange>,
         prev_events: &[OwnedEventId],
         is_new: bool,
     ) -> Change {
-        let state_changes = self.state_changes(current, sequence == 0);
+        let sequence = standing.sequence;
+        let state_changes = self.state_changes(&standing.state, sequence == 0);
         let mut change = Change::default();
         if is_new {
             change.new_rooms.push(new_room(self.room));
@@ -320,6 +374,7 @@ impl Arriving<'_> {
         change.heads.push(HeadMove {
             room_nid: self.room.nid,
             sequence_before: sequence,
+            state_before: standing.state_nid,
             sequence: sequence + 1,
             forward_extremities: vec![self.own.event.nid],
             state_nid: self.after.nid,
@@ -339,6 +394,14 @@ impl Arriving<'_> {
             ..(*self.own.stored).clone()
         });
         self.engine.events.forget(self.own.event.nid);
+        match &self.partial {
+            Some(partial) => change.partial_rooms.push(partial.clone()),
+            // Left with a part of its state, and joined again with all of it.
+            None if self.room.is_partial() => {
+                change.completed_rooms.push(self.room.nid);
+            }
+            None => {}
+        }
         change.facts.push(Fact::Event(stored, state_changes));
         change.facts.extend(memberships.into_iter().map(Fact::Membership));
         change

@@ -25,6 +25,8 @@ use crate::{
 
 /// Servers that are asked to let a user in, one after another.
 const SERVERS: usize = 10;
+/// Servers in a room that are believed to be in it without a member event of theirs.
+const MOST_SERVERS: usize = 20_000;
 
 /// A join to be made through other servers.
 #[derive(Debug)]
@@ -84,8 +86,11 @@ async fn join_through_one(
         completed.map_err(|error| HandshakeError::bad(server, error.to_string()))?;
     let json = serde_json::value::RawValue::from_string(json)
         .map_err(|error| HandshakeError::bad(server, error.to_string()))?;
-    let request =
+    let mut request =
         create_join_event::v2::Request::new(join.room_id.to_owned(), event_id.clone(), json.clone());
+    // Who is in the room already has its state, and would lose what is left out of it.
+    request.omit_members = !room.has_server(&engine.config.server_name);
+    let may_omit = request.omit_members;
     // From here on the others send this server what happens in the room.
     let _arriving = engine.inbox.arriving(join.room_id);
     let sent = engine.remote.send_join(server, request).await;
@@ -99,15 +104,23 @@ async fn join_through_one(
     let event: ReceivedPdu = event
         .filter(|event| event.event_id == event_id)
         .ok_or_else(|| HandshakeError::bad(server, "the join event came back as another one"))?;
-    if sent.members_omitted {
+    if sent.members_omitted && !may_omit {
         let error = RemoteError::Malformed("it left out members, which it was not asked to".to_owned());
         return Err(HandshakeError::said(server, error));
     }
+    let servers_in_room = sent.members_omitted.then(|| {
+        let servers = sent.servers_in_room.unwrap_or_default();
+        let servers = servers.into_iter().take(MOST_SERVERS);
+        servers
+            .filter_map(|name| OwnedServerName::try_from(name).ok())
+            .collect()
+    });
     let arrival = Arrival {
         server,
         event,
         state: sent.state,
         auth_chain: sent.auth_chain,
+        servers_in_room,
     };
     arrive(engine, &room, arrival).await
 }

@@ -2,6 +2,7 @@
 //! room"): what this server asks of others on behalf of its users, and what it does for theirs.
 
 mod arrive;
+mod ended;
 mod invite;
 pub(crate) mod invited;
 mod join;
@@ -12,6 +13,7 @@ mod propose;
 pub(crate) mod serve;
 mod turns;
 
+pub(in crate::rooms) use ended::end_by_other;
 pub use invite::InviteError;
 pub(in crate::rooms) use invite::{invite_remote, invite_remote_by};
 pub(in crate::rooms) use join::{RemoteJoin, join_through};

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     Engine, Error,
     events::Event,
-    rooms::{Room, StateMap, gather::names_of_event, load::load_head, power::Power, read},
+    rooms::{Room, StateMap, gather::names_of_event, load::load_head, partial, power::Power, read},
     unread::class,
 };
 
@@ -55,6 +55,11 @@ pub(in crate::rooms) async fn fill(
 }
 
 async fn fill_now(engine: &Arc<Engine>, room: &Arc<Room>, sequence: i64) -> Result<bool, Error> {
+    // The states of history would be asked for one by one where the room's is not here.
+    let room = &match partial::whole(engine, Arc::clone(room)).await {
+        Err(Error::Incomplete) => return Ok(false),
+        room => room?,
+    };
     let _graph = room.graph.lock().await;
     let gap = {
         let mut connection = engine.db.acquire().await?;

@@ -149,6 +149,7 @@ pub(super) async fn missing_events(
             get_missing_events::v1::Request::new(room.id.clone(), earliest.clone(), vec![event_id.clone()]);
         request.limit = UInt::from(MISSING_EVENTS);
         request.min_depth = UInt::try_from(min_depth).unwrap_or_default();
+        metrics::counter!("hearth_federation_missing_events_asked_total").increment(1);
         match engine.remote.missing_events(server, request).await {
             Ok(response) if !response.events.is_empty() => {
                 let most = response.events.len().min(MISSING_EVENTS as usize);
@@ -198,7 +199,7 @@ pub(in crate::rooms) async fn by_ids(
 
 /// The state before an event, as another server tells.
 #[derive(Debug)]
-pub(super) struct RemoteState {
+pub(in crate::rooms) struct RemoteState {
     /// The IDs of its events.
     pub state: Vec<OwnedEventId>,
     /// Events among both that are not known here, as far as they could be had.
@@ -206,7 +207,7 @@ pub(super) struct RemoteState {
 }
 
 /// Asks for the state before an event.
-pub(super) async fn state_before(
+pub(in crate::rooms) async fn state_before(
     engine: &Arc<Engine>,
     room: &Arc<Room>,
     servers: &[OwnedServerName],

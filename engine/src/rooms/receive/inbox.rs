@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{
     fetch,
@@ -24,14 +24,17 @@ use super::{
 };
 use crate::{
     Engine, Error,
+    events::Event,
     federation::acl,
-    rooms::{Room, by_id, by_nid, load::load_head},
+    rooms::{Room, by_id, by_nid, handshake::end_by_other, load::load_head, partial},
 };
 
 /// Events of one room that are read at once.
 const BATCH: i64 = 50;
 /// How long a room is left alone after its events could not be judged.
 const PAUSE: Duration = Duration::from_secs(2);
+/// In a room of whose state a part is here, others are asked on behalf of an event for this long, in milliseconds.
+const ASKING_MS: i64 = 5_000;
 /// How long an event waits for what it hangs on, in milliseconds, before it is given up.
 const PATIENCE_MS: i64 = 3_600_000;
 /// Events of one server that may wait to be judged: what it sends beyond them is refused until there are fewer.
@@ -44,6 +47,8 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     at_work: Mutex<HashMap<RoomNid, Again>>,
+    /// More came while a room was at work.
+    news: Notify,
     arriving: Arc<Mutex<HashMap<OwnedRoomId, watch::Sender<usize>>>>,
 }
 
@@ -135,14 +140,15 @@ pub async fn receive_pdus(
     let mut order = Vec::new();
     for json in pdus {
         match read(engine, origin, json).await? {
-            Ok((room, pdu)) => {
+            Ok(Read::Heard(event_id)) => drop(answers.insert(event_id, Ok(()))),
+            Ok(Read::OfRoom(room, pdu)) => {
                 order.push((room.nid, pdu.event_id.clone()));
                 answers.insert(pdu.event_id.clone(), Err("its signature is not valid".to_owned()));
                 by_room
                     .entry(room.nid)
                     .or_insert_with(|| (room, Vec::new()))
                     .1
-                    .push(pdu);
+                    .push(*pdu);
             }
             Err((event_id, reason)) => {
                 tracing::info!(%origin, reason, event_id = event_id.as_ref().map(|id| id.as_str()), "refused an event");
@@ -177,11 +183,19 @@ pub async fn receive_pdus(
         .await
         .map_err(Error::from)?;
     drop(connection);
-    metrics::counter!("hearth_federation_pdus_received").increment(staged.len() as u64);
+    metrics::counter!("hearth_federation_pdus_received_total").increment(staged.len() as u64);
     for room_nid in by_room.keys() {
         wake(engine, *room_nid);
     }
     Ok(answers)
+}
+
+/// What is made of an event of a transaction at first sight.
+enum Read {
+    /// To be judged in its room.
+    OfRoom(Arc<Room>, Box<pdu::ReceivedPdu>),
+    /// Of a room that this server isn't in: it ended an invite or a knock, which is all that there is to it here.
+    Heard(OwnedEventId),
 }
 
 type Refused = (Option<OwnedEventId>, String);
@@ -201,7 +215,7 @@ async fn read(
     engine: &Arc<Engine>,
     origin: &ServerName,
     json: &RawValue,
-) -> Result<Result<(Arc<Room>, pdu::ReceivedPdu), Refused>, Error> {
+) -> Result<Result<Read, Refused>, Error> {
     #[derive(Deserialize)]
     struct Addressed {
         room_id: OwnedRoomId,
@@ -216,8 +230,14 @@ async fn read(
     let room = match known {
         Ok(room) => room,
         Err(Some(room)) => {
-            let event_id = pdu::read(json.get(), &room.rules).ok().map(|pdu| pdu.event_id);
-            return Ok(Err((event_id, "this server is not in the room".to_owned())));
+            let Ok(pdu) = pdu::read(json.get(), &room.rules) else {
+                return Ok(Err((None, "this server is not in the room".to_owned())));
+            };
+            let event_id = pdu.event_id.clone();
+            return Ok(match pdu.room_id == room.id && end_by_other(engine, &room, pdu).await? {
+                true => Ok(Read::Heard(event_id)),
+                false => Err((Some(event_id), "this server is not in the room".to_owned())),
+            });
         }
         Err(None) => return Ok(Err((None, format!("the room {room_id} is not known here")))),
     };
@@ -234,7 +254,7 @@ async fn read(
             "the room's server ACL denies it".to_owned(),
         )));
     }
-    Ok(Ok((room, pdu)))
+    Ok(Ok(Read::OfRoom(room, Box::new(pdu))))
 }
 
 fn answers_to_json(answers: &Answers) -> String {
@@ -285,6 +305,7 @@ pub(crate) fn wake(engine: &Arc<Engine>, room_nid: RoomNid) {
     let mut at_work = engine.inbox.at_work.lock();
     if let Some(again) = at_work.get_mut(&room_nid) {
         *again = true;
+        engine.inbox.news.notify_waiters();
         return;
     }
     at_work.insert(room_nid, false);
@@ -344,7 +365,13 @@ async fn judge_some(engine: &Arc<Engine>, room_nid: RoomNid) -> Result<bool, Err
             Some(room) => judge_staged(engine, room, &inbound).await?,
             None => true,
         };
-        let is_fresh = engine.clock.now_ms().saturating_sub(inbound.received_at) < PATIENCE_MS;
+        // What waits for the whole state of the room waits as long as that takes.
+        let is_fresh = engine.partial.get(room_nid).is_some()
+            || engine.clock.now_ms().saturating_sub(inbound.received_at) < PATIENCE_MS;
+        if !is_done && !is_fresh {
+            tracing::info!(event_id = inbound.event_id, origin = inbound.origin, room_nid = ?room_nid,
+                "gave up an event: what was before it could not be had");
+        }
         let mut connection = engine.db.acquire().await?;
         if is_done || !is_fresh {
             inbound::done(&mut connection, &[inbound.inbound_nid]).await?;
@@ -357,10 +384,42 @@ async fn judge_some(engine: &Arc<Engine>, room_nid: RoomNid) -> Result<bool, Err
         // Nothing but what nobody tells the past of: there is no hurry.
         tokio::select! {
             () = engine.shutdown.cancelled() => {}
-            () = tokio::time::sleep(PAUSE) => {}
+            () = pause(engine, room_nid) => {}
         }
     }
     Ok(true)
+}
+
+/// Leaves what could not be judged alone for a while, but not when something new comes, or the state of the room is
+/// whole.
+async fn pause(engine: &Engine, room_nid: RoomNid) {
+    let until = tokio::time::Instant::now() + PAUSE;
+    loop {
+        let news = engine.inbox.news.notified();
+        if engine.inbox.at_work.lock().get(&room_nid).is_some_and(|again| *again) {
+            return;
+        }
+        tokio::select! {
+            () = news => {}
+            () = tokio::time::sleep_until(until) => return,
+        }
+    }
+}
+
+/// Has an event that was judged before the state of its room was whole judged anew, after those that wait.
+pub(in crate::rooms) async fn put_back(
+    engine: &Engine,
+    room: &Room,
+    event: &Event,
+) -> Result<(), Error> {
+    let pdu = NewInboundPdu {
+        room_nid: room.nid,
+        event_id: event.event_id.as_str(),
+        pdu: &event.pdu,
+    };
+    let origin = event.sender().server_name().as_str();
+    let mut connection = engine.db.acquire().await?;
+    Ok(inbound::put_back(&mut connection, origin, &pdu, engine.clock.now_ms()).await?)
 }
 
 /// Judges one event; false when what it hangs on could not be had, and may be later.
@@ -377,6 +436,13 @@ async fn judge_staged(engine: &Arc<Engine>, room: &Arc<Room>, inbound: &InboundP
     if !room.has_server(&engine.config.server_name) {
         // The last of us left while it waited.
         return Ok(true);
+    }
+    if let Some(partial) = engine.partial.get(room.nid)
+        && engine.clock.now_ms().saturating_sub(inbound.received_at) > ASKING_MS
+        && partial::prevs(engine, room, &partial, &pdu.prev_events).await?.is_none()
+    {
+        // It waits for the whole state.
+        return Ok(false);
     }
     let origin = OwnedServerName::try_from(inbound.origin.as_str());
     let first: Vec<OwnedServerName> = origin

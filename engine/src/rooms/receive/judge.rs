@@ -24,9 +24,10 @@ use crate::{
     Engine, Error,
     events::Event,
     rooms::{
-        Room,
+        Room, StateMap,
         checks::check_auth_rules_by_state,
         gather::{Names, names_of_event},
+        partial::{self, Vouched},
     },
 };
 
@@ -43,6 +44,19 @@ pub(crate) enum Judgement {
     Rejected,
     /// Nothing is known of what was before it, and nobody tells: it may be judged when it is sent again.
     Unplaceable,
+}
+
+impl Judgement {
+    /// Its name in the metrics; nothing for an event that was judged before.
+    fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Known(_) => None,
+            Self::Accepted => Some("accepted"),
+            Self::SoftFailed => Some("soft_failed"),
+            Self::Rejected => Some("rejected"),
+            Self::Unplaceable => Some("unplaceable"),
+        }
+    }
 }
 
 /// Judges an event whose signatures were verified. `servers` are asked for what is missing, in their order. The room's
@@ -62,6 +76,9 @@ pub(super) async fn judge(
     for pdu in prevs::in_order(queue) {
         let is_it = pdu.event_id == event_id;
         let judged = judge_one(engine, room, servers, pdu).await?;
+        if let Some(outcome) = judged.name() {
+            metrics::counter!("hearth_federation_events_judged_total", "outcome" => outcome).increment(1);
+        }
         if is_it {
             last = judged;
         }
@@ -81,13 +98,24 @@ async fn judge_one(
     if let Some(known) = incoming.known.as_ref().filter(|_| incoming.is_judged()) {
         return Ok(Judgement::Known(known.status));
     }
-    let Some(prevs) = prevs::with_states(engine, room, servers, &pdu.prev_events).await? else {
+    let partial = partial::of(engine, room).await;
+    let prevs = match &partial {
+        // Where it comes elsewhere, it waits for the whole state, and not for that at some other place.
+        Some(partial) => partial::prevs(engine, room, partial, &pdu.prev_events).await?,
+        None => prevs::with_states(engine, room, servers, &pdu.prev_events).await?,
+    };
+    let Some(prevs) = prevs else {
         tracing::warn!(event_id = %pdu.event_id, room_id = %room.id, "nobody tells the state before an event; left it");
         return Ok(Judgement::Unplaceable);
     };
     let states: BTreeSet<StateNid> = prevs.states.iter().copied().collect();
-    let before = state::before(engine, room, &states).await?;
+    let mut before = state::before(engine, room, &states).await?;
     let names = names_of_event(engine, &room.rules, &incoming.event).await?;
+    let mut vouched = Vouched::new();
+    if partial.is_some() {
+        vouched = partial::vouched(engine, room, &incoming, &names, &before.map).await?;
+        before = partial::with_vouched(engine, before, &vouched).await?;
+    }
     if let Err(reason) = check_authorised(engine, room, &incoming, &names, &before).await? {
         tracing::info!(reason, event_id = %pdu.event_id, room_id = %room.id, "rejected an event");
         keep(engine, &incoming, EventStatus::Rejected, before.nid).await?;
@@ -97,7 +125,7 @@ async fn judge_one(
         Some(key_nid) => state::after(engine, &before, key_nid, incoming.event.nid).await?,
         None => before,
     };
-    match take_in(engine, room, &incoming, &names, &prevs, &after).await? {
+    match take_in(engine, room, &incoming, &names, (&prevs, &vouched), &after).await? {
         Ok(()) => Ok(Judgement::Accepted),
         Err(reason) => {
             tracing::info!(reason, event_id = %pdu.event_id, room_id = %room.id, "soft-failed an event");
@@ -149,11 +177,23 @@ pub(super) async fn check_authorised(
     if let Err(reason) = outliers::check(event, auth_nids, unnamed_create.as_ref(), room, &authorising) {
         return Ok(Err(reason));
     }
+    check_by_state(engine, room, event, names, &before.map).await
+}
+
+/// "Passes authorisation rules based on the state before the event".
+pub(in crate::rooms) async fn check_by_state(
+    engine: &Engine,
+    room: &Room,
+    event: &Arc<Event>,
+    names: &Names,
+    before: &StateMap,
+) -> Result<Result<(), String>, Error> {
+    let create_key = engine.interner.key("m.room.create", "").await?;
     let create = (StateEventType::RoomCreate, String::new(), create_key);
     let keys = names.auth_keys.iter().chain([&create]);
     let wanted: HashMap<(&StateEventType, &str), EventNid> = keys
         .filter_map(|(event_type, state_key, key_nid)| {
-            Some(((event_type, state_key.as_str()), before.map.get(*key_nid)?))
+            Some(((event_type, state_key.as_str()), before.get(*key_nid)?))
         })
         .collect();
     let events = crate::rooms::read::events(engine, room, wanted.values().copied()).await?;

@@ -82,12 +82,15 @@ pub(in crate::rooms) async fn admit(
     }
     let mut quiet = Vec::with_capacity(new.len());
     for one in ordered {
-        let allowed = one.auth_missing.is_empty()
-            && check(&one.event, &one.stored.auth_nids, create.as_ref(), room, &authorising)
-                .inspect_err(|reason| {
-                    tracing::info!(reason, event_id = %one.event.event_id, room_id = %room.id, "rejected an event");
-                })
-                .is_ok();
+        let checked = match one.auth_missing.is_empty() {
+            true => check(&one.event, &one.stored.auth_nids, create.as_ref(), room, &authorising),
+            false => Err("an event that authorises it can't be had".to_owned()),
+        };
+        let allowed = checked
+            .inspect_err(|reason| {
+                tracing::info!(reason, event_id = %one.event.event_id, room_id = %room.id, "rejected an event");
+            })
+            .is_ok();
         let status = if allowed {
             EventStatus::Outlier
         } else {
@@ -200,7 +203,7 @@ fn in_order_of_authority<'a>(new: &[&'a Incoming]) -> Vec<&'a Incoming> {
 
 /// Fetches events that authorise others, and those that authorise them, until all are known; nothing is said of those
 /// that nobody has.
-pub(super) async fn fetch_authorising(
+pub(in crate::rooms) async fn fetch_authorising(
     engine: &Arc<Engine>,
     room: &Arc<Room>,
     servers: &[OwnedServerName],

@@ -116,7 +116,17 @@ pub(in crate::rooms) async fn before(
     room: &Room,
     after_prevs: &BTreeSet<StateNid>,
 ) -> Result<KnownState, Error> {
-    let mut states = load(engine, room, after_prevs).await?;
+    together(engine, room, load(engine, room, after_prevs).await?).await
+}
+
+/// What several states come to. Stored where it is a new one.
+pub(in crate::rooms) async fn together(
+    engine: &Engine,
+    room: &Room,
+    mut states: Vec<KnownState>,
+) -> Result<KnownState, Error> {
+    states.sort_by_key(|state| state.nid);
+    states.dedup_by_key(|state| state.nid);
     if states.len() == 1 {
         return states.pop().ok_or_else(|| Error::Damaged("no state".to_owned()));
     }
@@ -148,7 +158,7 @@ fn difference(old: &StateMap, new: &StateMap) -> Delta {
 }
 
 /// The state after a state event, stored.
-pub(super) async fn after(
+pub(in crate::rooms) async fn after(
     engine: &Engine,
     before: &KnownState,
     key_nid: KeyNid,

@@ -25,6 +25,7 @@ use crate::{
         decide::{AcceptError, Accepted, Candidate, Known, Target, accept},
         gather::Names,
         load::load_head,
+        partial::Vouched,
         read, resolve,
     },
 };
@@ -40,7 +41,7 @@ pub(in crate::rooms) async fn take_in(
     room: &Arc<Room>,
     incoming: &Incoming,
     names: &Names,
-    prevs: &Prevs,
+    (prevs, vouched): (&Prevs, &Vouched),
     after: &KnownState,
 ) -> Result<Result<(), String>, Error> {
     let fixed = engine
@@ -67,6 +68,7 @@ pub(in crate::rooms) async fn take_in(
                 after: (after.nid, after.depth),
                 state_after: &after.map,
                 missing: &prevs.missing,
+                vouched,
             };
             let decided = room.head.decide_on(|head| {
                 let target = Target {
