@@ -3,6 +3,7 @@
 
 mod auth_chains;
 mod committer;
+mod event_times;
 mod events;
 mod facts;
 mod faults;
