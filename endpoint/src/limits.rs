@@ -380,6 +380,27 @@ mod tests {
                 General,
             ),
             (Method::GET, "/.well-known/matrix/client", false, false, Free),
+            (
+                Method::GET,
+                "/_matrix/client/v3/directory/room/{room_alias}",
+                false,
+                false,
+                General,
+            ),
+            (
+                Method::GET,
+                "/_matrix/federation/v1/openid/userinfo",
+                false,
+                false,
+                General,
+            ),
+            (
+                Method::PUT,
+                "/_matrix/client/v3/directory/list/room/{room_id}",
+                true,
+                false,
+                Writes,
+            ),
             (Method::GET, "/_matrix/client/v3/sync", true, false, Free),
             (
                 Method::PUT,

@@ -27,8 +27,9 @@ use crate::{Engine, Error, accounts::Requester};
 const MOST_GAPS: i64 = 100;
 /// How often history is fetched for one answer, a hundred events each time.
 const MOST_FILLS: usize = 30;
-/// How long other servers are waited for.
+/// How long other servers are waited for, and one of them for its answer.
 const PATIENCE: Duration = Duration::from_secs(15);
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// An event, and the time it claims to be of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,12 +209,13 @@ async fn ask(
     let ts = MilliSecondsSinceUnixEpoch(UInt::try_from(wanted.ts).ok()?);
     for server in fetch::servers(engine, room, &[]) {
         let request = get_event_by_timestamp::v1::Request::new(room.id.clone(), ts, wanted.direction);
-        match engine.remote.event_by_timestamp(&server, request).await {
-            Ok(told) if wanted.is_nearer(i64::from(told.origin_server_ts.0), found) => {
+        let asked = engine.remote.event_by_timestamp(&server, request);
+        match tokio::time::timeout(ANSWER, asked).await {
+            Ok(Ok(told)) if wanted.is_nearer(i64::from(told.origin_server_ts.0), found) => {
                 return Some(told.event_id);
             }
-            Ok(_) => {}
-            Err(error) => {
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) => {
                 tracing::debug!(%error, %server, room_id = %room.id, "a server told of no event at a time");
             }
         }
