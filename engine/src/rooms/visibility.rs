@@ -178,7 +178,8 @@ pub(crate) async fn load(
         let of_room = || changes.iter().filter(|(room_nid, ..)| *room_nid == room.nid);
         let sight = sights.entry(room.nid).or_default();
         if let Some(first) = firsts.get(&room.nid).and_then(|event_nid| events.get(event_nid)) {
-            sight.visibility.push((Position(0), HistoryVisibility::of(first)));
+            // Before the first position of all, too: there is the history that is fetched from before that.
+            sight.visibility.push((Position(-1), HistoryVisibility::of(first)));
         }
         for (_, position, change) in of_room() {
             let event = change.new.and_then(|event_nid| events.get(&event_nid));
@@ -322,6 +323,12 @@ mod tests {
         );
         // Before the visibility was set it was shared.
         assert_eq!(seen(&sight, 1..=8), [1, 2, 6, 7, 8]);
+    }
+
+    #[test]
+    fn history_from_before_the_first_position_is_seen_by_what_was_set_then() {
+        let sight = sight(&[(-1, HistoryVisibility::Joined)], &[(1, Membership::Join)]);
+        assert_eq!(seen(&sight, 0..=2), [1, 2]);
     }
 
     #[test]
