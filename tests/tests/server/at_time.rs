@@ -1,6 +1,11 @@
 //! Jumping to a date: the event nearest to a time.
 
+use hearth_engine::remote::RemoteError;
 use hearth_tests::{Answer, Authority, Client, Server, encoded, is_joined, public_chat};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedRoomId, ServerName, UInt,
+    api::{Direction, federation::event::get_event_by_timestamp::v1 as get_event_by_timestamp},
+};
 use serde_json::{Value, json};
 
 async fn at(client: &Client, room: &str, ts: i64, dir: &str) -> Answer {
@@ -154,4 +159,42 @@ async fn history_that_is_missing_is_asked_for_up_to_the_event() {
         .ok();
     assert_eq!(event["state_key"], bob.user_id);
     at(&bob, &later, 0, "b").await.refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_server_is_told_of_rooms_that_it_is_in() {
+    let authority = Authority::new();
+    let (a, b) = (
+        Server::start_federated(&authority).await,
+        Server::start_federated(&authority).await,
+    );
+    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let room = alice.create_room(public_chat()).await.room_id();
+    let name = <&ServerName>::try_from(a.name()).expect("a server name");
+    let asked = async |room: &str, ts: u32, dir| {
+        let room = OwnedRoomId::try_from(room).expect("a room ID");
+        let ts = MilliSecondsSinceUnixEpoch(UInt::from(ts));
+        let request = get_event_by_timestamp::Request::new(room, ts, dir);
+        match b.engine().remote.event_by_timestamp(name, request).await {
+            Ok(told) => Ok(told.event_id.to_string()),
+            Err(RemoteError::Refused { status, errcode, .. }) => Err((status, errcode)),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let refused = |status, errcode: &str| Err((status, errcode.to_owned()));
+    assert_eq!(
+        asked(&room, 0, Direction::Forward).await,
+        refused(403, "M_FORBIDDEN")
+    );
+    bob.post(&format!("/v3/join/{room}?via={}", a.name()), json!({}))
+        .await
+        .ok();
+    let (first, _) = history(&alice, &room).await.swap_remove(0);
+    assert_eq!(asked(&room, 0, Direction::Forward).await, Ok(first));
+    assert_eq!(
+        asked(&room, 0, Direction::Backward).await,
+        refused(404, "M_NOT_FOUND")
+    );
+    let nowhere = asked("!nowhere:example.org", 0, Direction::Forward).await;
+    assert_eq!(nowhere, refused(404, "M_NOT_FOUND"));
 }

@@ -1,6 +1,8 @@
 //! Spaces: the rooms in them, here and at other servers.
 
+use hearth_engine::remote::RemoteError;
 use hearth_tests::{Answer, Authority, Client, Server, encoded, is_joined, public_chat, until};
+use ruma::{OwnedRoomId, ServerName, api::federation::space::get_hierarchy::v1 as get_hierarchy};
 use serde_json::{Value, json};
 
 async fn hierarchy(client: &Client, space: &str, query: &str) -> Answer {
@@ -278,4 +280,73 @@ async fn a_space_of_another_server_is_found_by_its_id_or_by_the_invite() {
     bob.sync_until(is_joined(&private)).await;
     let page = hierarchy(&bob, &private, "").await.ok();
     assert_eq!(page["rooms"][0]["num_joined_members"], 2);
+}
+
+/// What `asker` is told by `server` of a space: the names of the children, and how many it can't come to.
+async fn told(
+    asker: &Server,
+    server: &Server,
+    space: &str,
+    suggested_only: bool,
+) -> Result<(Vec<String>, usize), u16> {
+    let mut request = get_hierarchy::Request::new(OwnedRoomId::try_from(space).expect("a room ID"));
+    request.suggested_only = suggested_only;
+    let name = <&ServerName>::try_from(server.name()).expect("a server name");
+    match asker.engine().remote.hierarchy(name, request).await {
+        Ok(answer) => {
+            assert_eq!(answer.room.summary.room_id, space);
+            let names = answer.children.into_iter().filter_map(|child| child.name);
+            Ok((names.collect(), answer.inaccessible_children.len()))
+        }
+        Err(RemoteError::Refused { status, errcode, .. }) => {
+            assert_eq!(errcode, "M_NOT_FOUND");
+            Err(status)
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_told_of_the_rooms_that_its_users_could_come_to() {
+    let authority = Authority::new();
+    let (a, b) = (
+        Server::start_federated(&authority).await,
+        Server::start_federated(&authority).await,
+    );
+    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let top = space(&alice, "top").await;
+    let allow = json!([{ "type": "m.room_membership", "room_id": top }]);
+    let rules = json!({ "join_rule": "restricted", "allow": allow });
+    let rules = json!([{ "type": "m.room.join_rules", "content": rules }]);
+    let children = [
+        room(&alice, "public", public_chat()).await,
+        room(&alice, "restricted", json!({ "initial_state": rules })).await,
+        room(&alice, "private", json!({})).await,
+        "!elsewhere:example.org".to_owned(),
+    ];
+    for (index, child) in children.iter().enumerate() {
+        let more = json!({ "order": format!("{index}"), "suggested": index == 0 });
+        add(&alice, &top, child, &a, more).await;
+    }
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(told(&b, &a, &top, false).await, Ok((names(&["public"]), 2)));
+    assert_eq!(told(&b, &a, &top, true).await, Ok((names(&["public"]), 0)));
+    assert_eq!(told(&b, &a, &children[2], false).await, Err(404));
+    assert_eq!(told(&b, &a, "!nowhere:example.org", false).await, Err(404));
+
+    bob.post(&format!("/v3/join/{top}?via={}", a.name()), json!({}))
+        .await
+        .ok();
+    bob.sync_until(is_joined(&top)).await;
+    assert_eq!(
+        told(&b, &a, &top, false).await,
+        Ok((names(&["public", "restricted"]), 1))
+    );
+    // Ports don't count in a server ACL: the two are one name to it.
+    let denied = json!({ "allow": ["*"], "deny": ["localhost"], "allow_ip_literals": true });
+    alice
+        .send_state(&top, "m.room.server_acl", "", denied)
+        .await
+        .event_id();
+    assert_eq!(told(&b, &a, &top, false).await, Err(404));
 }
