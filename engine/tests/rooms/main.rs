@@ -12,6 +12,7 @@ mod outages;
 mod people;
 mod redactions;
 mod relations;
+mod spaces;
 mod states;
 mod synced;
 mod told;
