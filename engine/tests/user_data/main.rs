@@ -6,6 +6,7 @@ mod aliases;
 mod filters;
 mod ignored_users;
 mod profiles;
+mod profiles_elsewhere;
 mod push_rules;
 mod receipts;
 mod typing;
