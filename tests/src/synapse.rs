@@ -23,7 +23,7 @@ use crate::{Authority, Client, SHARED_SECRET, until};
 
 /// How long it may take to end in order.
 const LEAVE: Duration = Duration::from_secs(20);
-/// The last lines of its log are shown beside a failed test: so many.
+/// The last lines of its log are shown beside a failed test: so many, or all where `HEARTH_TEST_LOG` asks for more.
 const LINES: usize = 200;
 /// What it signs by.
 const SIGNING_KEY: &str = "ed25519 a_tests YSBzaWduaW5nIGtleSBvZiB0aGUgdGVzdHMgYWxvbmU\n";
@@ -173,6 +173,7 @@ fn configuration(directory: &Path, name: &str, ports: (u16, u16), authority: &Au
         "enable_registration": true,
         "enable_registration_without_verification": true,
         "allow_public_rooms_over_federation": true,
+        "room_list_publication_rules": [{ "action": "allow" }],
         "report_stats": false,
         "bcrypt_rounds": 4,
         "federation": {
@@ -259,7 +260,8 @@ impl Drop for Synapse {
         if thread::panicking() {
             let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(LINES)..];
+            let shown = std::env::var("HEARTH_TEST_LOG").map_or(LINES, |_| usize::MAX);
+            let tail = &lines[lines.len().saturating_sub(shown)..];
             #[expect(clippy::print_stderr, reason = "shown beside the failed test")]
             {
                 eprintln!("Synapse said:\n{}", tail.join("\n"));

@@ -25,6 +25,7 @@ mod partial;
 mod races;
 mod rooms;
 mod sending;
+mod sent_away;
 mod spec_coverage;
 mod synapse;
 mod syncing;

