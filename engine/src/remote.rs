@@ -72,6 +72,15 @@ impl RemoteError {
         }
     }
 
+    /// Whether it may answer otherwise if it is asked again later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            Self::NotAllowed(_) | Self::Malformed(_) => false,
+        }
+    }
+
     fn unreachable_here() -> Self {
         Self::NotAllowed("this server does not federate".to_owned())
     }

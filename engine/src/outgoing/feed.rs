@@ -17,7 +17,8 @@ use ruma::OwnedServerName;
 use tokio::sync::Notify;
 
 use super::{
-    edus, newcomer,
+    edus,
+    newcomer::{self, Newcomer},
     whom::{self, Recipients},
 };
 use crate::{
@@ -49,8 +50,8 @@ enum Item {
     Receipt(Position, Receipt, Option<Arc<[OwnedServerName]>>),
     /// A user began to type, or stopped.
     Typing(RoomNid, UserNid, bool, Arc<[OwnedServerName]>),
-    /// A server came into a room by a join.
-    Newcomer(OutgoingEvent, OwnedServerName),
+    /// A server came into a room.
+    Newcomer(Newcomer),
 }
 
 /// What was noted and waits to be given to queues.
@@ -136,6 +137,25 @@ pub(crate) fn note(engine: &Engine, room_nid: RoomNid, entry: &Entry) {
             let item = Item::Receipt(entry.position, receipt.clone(), present);
             engine.outgoing.feed.note(Some(entry.position), item);
         }
+        EntryKind::Membership(change) if change.membership == Membership::Join && !change.continues => {
+            let room = engine.rooms.get(room_nid);
+            let newcomer = room.and_then(|room| {
+                room.read(|view| {
+                    let server = view.members.only_one_of(change.user_nid)?.clone();
+                    Some(Newcomer {
+                        server,
+                        room_nid,
+                        position: entry.position,
+                        sequence: view.sequence,
+                    })
+                })
+                .flatten()
+            });
+            if let Some(newcomer) = newcomer {
+                let item = Item::Newcomer(newcomer);
+                engine.outgoing.feed.note(Some(entry.position), item);
+            }
+        }
         _ => {}
     }
 }
@@ -151,15 +171,7 @@ fn note_event(engine: &Engine, outgoing: OutgoingEvent, event_id: &str) {
     if event.membership().is_none() && is_alone(engine, &present) {
         return;
     }
-    let sender = event.sender().server_name();
-    let is_ours = sender == engine.config.server_name;
-    let comes_in = event.membership() == Some(Membership::Join) && !present.iter().any(|server| *server == *sender);
-    if !is_ours && comes_in {
-        feed.note(
-            Some(outgoing.position),
-            Item::Newcomer(outgoing, sender.to_owned()),
-        );
-    }
+    let is_ours = event.sender().server_name() == engine.config.server_name;
     if !is_ours && !engine.outgoing.relays(event_id) {
         return;
     }
@@ -309,9 +321,9 @@ async fn give(engine: &Arc<Engine>, item: &Item) -> Result<(), Error> {
                 engine.outgoing.add_ephemeral(engine, present.iter(), &edu);
             }
         }
-        Item::Newcomer(join, server) => {
-            if let Some(unseen) = newcomer::unseen_by(engine, *join).await? {
-                let server = std::iter::once(server);
+        Item::Newcomer(newcomer) => {
+            if let Some(unseen) = newcomer::unseen_by(engine, newcomer).await? {
+                let server = std::iter::once(&newcomer.server);
                 engine
                     .outgoing
                     .each(engine, server, |destination, now| destination.owe(unseen, now));

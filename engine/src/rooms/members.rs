@@ -161,6 +161,14 @@ impl Members {
         self.by_user.get(&user_nid).is_some_and(|member| member.is_local)
     }
 
+    /// The server of a joined user of another server than this, if nobody else of it is in the room.
+    pub fn only_one_of(&self, user_nid: UserNid) -> Option<&OwnedServerName> {
+        let member = self.by_user.get(&user_nid)?;
+        let is_other = member.membership == Membership::Join && !member.is_local;
+        let server = self.servers.get(member.server.0 as usize).filter(|_| is_other)?;
+        (server.joined == 1).then_some(&server.name)
+    }
+
     /// The users of a server that have any membership.
     pub fn of_server(&self, server: &ServerName) -> Vec<UserNid> {
         let Some(index) = self.server_indices.get(server) else {

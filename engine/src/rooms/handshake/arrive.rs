@@ -79,7 +79,7 @@ pub(super) async fn arrive(
     let in_state: Vec<OwnedEventId> = pdus.iter().map(|pdu| pdu.event_id.clone()).collect();
     let mut all = fetch::verified(engine, room, &auth_chain).await;
     all.extend(pdus);
-    let known = outliers::admit(engine, room, all).await?;
+    let known = outliers::admit(engine, room, all, true).await?;
     let by_id: HashMap<&OwnedEventId, &Incoming> =
         known.iter().map(|one| (&one.event.event_id, one)).collect();
     let events: Vec<&Incoming> = in_state.iter().filter_map(|id| by_id.get(id).copied()).collect();
@@ -94,7 +94,7 @@ pub(super) async fn arrive(
         .await?
         .map_err(|reason| HandshakeError::bad(server, reason))?;
 
-    let own = outliers::admit(engine, room, vec![event.clone()]).await?.pop();
+    let own = outliers::admit(engine, room, vec![event.clone()], true).await?.pop();
     let own = own.ok_or_else(|| HandshakeError::bad(server, "the join is an event of another room"))?;
     let names = names_of_event(engine, &room.rules, &own.event).await?;
     if servers_in_room.is_some() {

@@ -15,7 +15,12 @@ use crate::{
     events::Event,
     rooms::{
         Room, by_nid, read,
-        receive::{fetch, number::known, outliers, pdu::ReceivedPdu},
+        receive::{
+            fetch::{self, Told},
+            number::known,
+            outliers,
+            pdu::ReceivedPdu,
+        },
     },
 };
 
@@ -102,7 +107,7 @@ async fn attempt(engine: &Arc<Engine>, partial: &Arc<Partial>, round: u32) -> Re
         let Some(told) = engine.shutdown.run_until_cancelled(telling).await else {
             return Ok(Attempt::Again);
         };
-        let Some(told) = told? else { continue };
+        let Told::State(told) = told? else { continue };
         if take(engine, partial, &join, (&server, told), round).await? {
             return Ok(Attempt::Done);
         }
@@ -134,7 +139,11 @@ async fn take(
     // What is in memory of the room may be another by now.
     let room = by_nid(engine, partial.stored.room_nid).await?;
     let room = room.ok_or_else(|| Error::Damaged("a room that was joined is gone".to_owned()))?;
-    let fetch::RemoteState { state, pdus } = told;
+    let fetch::RemoteState {
+        state,
+        pdus,
+        is_complete,
+    } = told;
     let _graph = room.graph.lock().await;
     let is_it = engine
         .partial
@@ -143,8 +152,12 @@ async fn take(
     if !is_it {
         return Ok(true);
     }
-    fetch_authorising(engine, &room, server, &pdus).await?;
-    outliers::admit(engine, &room, pdus).await?;
+    let is_complete = fetch_authorising(engine, &room, server, &pdus).await? && is_complete;
+    outliers::admit(engine, &room, pdus, is_complete).await?;
+    if !is_complete {
+        tracing::info!(%server, room_id = %room.id, "a server stopped answering while it told a room's state");
+        return Ok(false);
+    }
     let known = known(engine, state.iter().map(|event_id| event_id.as_str())).await?;
     let missing = state
         .iter()
@@ -165,7 +178,7 @@ async fn fetch_authorising(
     room: &Arc<Room>,
     server: &OwnedServerName,
     pdus: &[ReceivedPdu],
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let own: std::collections::HashSet<&OwnedEventId> = pdus.iter().map(|pdu| &pdu.event_id).collect();
     let auth = pdus.iter().flat_map(|pdu| &pdu.auth_events);
     let wanted: std::collections::BTreeSet<&OwnedEventId> =
@@ -176,7 +189,7 @@ async fn fetch_authorising(
         .filter(|event_id| !known.contains_key(event_id.as_str()));
     let missing: Vec<OwnedEventId> = missing.cloned().collect();
     match missing.is_empty() {
-        true => Ok(()),
+        true => Ok(true),
         false => outliers::fetch_authorising(engine, room, std::slice::from_ref(server), missing).await,
     }
 }

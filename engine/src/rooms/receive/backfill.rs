@@ -22,7 +22,7 @@ use super::{
     number::{Incoming, known, number},
     outliers,
     pdu::ReceivedPdu,
-    prevs,
+    prevs::{self, PrevStates},
     state::{self, KnownState},
 };
 use crate::{
@@ -90,7 +90,10 @@ async fn fill_now(engine: &Arc<Engine>, room: &Arc<Room>, sequence: i64) -> Resu
         let pdus = fetch::verified(engine, room, &answered.pdus[..most]).await;
         let pdus = connected(pdus, &missing);
         if !pdus.is_empty() {
-            return Filling { engine, room, server }.take(gap, missing, pdus).await;
+            let filling = Filling { engine, room, server };
+            if filling.take(gap.clone(), missing, pdus).await? {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
@@ -132,7 +135,12 @@ impl Filling<'_> {
         let auth = pdus.iter().flat_map(|pdu| pdu.auth_events.iter());
         let missing_auth: Vec<OwnedEventId> = auth.filter(|id| !own.contains(*id)).cloned().collect();
         let servers = [self.server.clone()];
-        outliers::fetch_authorising(engine, room, &servers, missing_auth).await?;
+        if !outliers::fetch_authorising(engine, room, &servers, missing_auth).await?
+            || !self.has_states_before(&pdus, &own).await?
+        {
+            // Nothing has a place yet: whoever asks again begins anew.
+            return Ok(false);
+        }
 
         let count = i32::try_from(pdus.len()).unwrap_or(i32::MAX);
         let (min_sub, first) = (gap.min_sub, gap.min_sub.saturating_sub(count));
@@ -165,6 +173,28 @@ impl Filling<'_> {
         Ok(moved)
     }
 
+    /// Sees to it that the states are here by which the first of the events are judged; false while the server does not
+    /// answer.
+    async fn has_states_before(
+        &self,
+        pdus: &[ReceivedPdu],
+        own: &HashSet<OwnedEventId>,
+    ) -> Result<bool, Error> {
+        let servers = [self.server.clone()];
+        for pdu in pdus {
+            let others = pdu.prev_events.iter().filter(|event_id| !own.contains(*event_id));
+            let others: Vec<OwnedEventId> = others.cloned().collect();
+            if others.is_empty() {
+                continue;
+            }
+            let states = prevs::with_states(self.engine, self.room, &servers, &others).await?;
+            if matches!(states, PrevStates::NotNow) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Judges one event by what authorises it and by the state before it, and stores it.
     async fn take_one(&self, pdu: ReceivedPdu, place: Place) -> Result<(), Error> {
         let (engine, room) = (self.engine, self.room);
@@ -180,10 +210,10 @@ impl Filling<'_> {
             // The room begins here.
             true => Some(state::store(engine, None, &[], StateMap::default()).await?),
             false => match prevs::with_states(engine, room, &servers, &prev_events).await? {
-                Some(prevs) => {
+                PrevStates::Known(prevs) => {
                     Some(state::before(engine, room, &prevs.states.iter().copied().collect()).await?)
                 }
-                None => None,
+                PrevStates::Nothing | PrevStates::NotNow => None,
             },
         };
         let Some(before) = before else {

@@ -166,35 +166,46 @@ pub(super) async fn missing_events(
     Vec::new()
 }
 
-/// Events by ID, from whoever has them. What nobody has is absent.
+/// Events that were asked for.
+#[derive(Debug)]
+pub(in crate::rooms) struct Fetched {
+    /// Those that somebody has, and that are well formed and properly signed.
+    pub pdus: Vec<ReceivedPdu>,
+    /// Whether the others are not to be had: every server that was asked for them has answered.
+    pub is_complete: bool,
+}
+
+/// Events by ID, from whoever has them.
 pub(in crate::rooms) async fn by_ids(
     engine: &Arc<Engine>,
     room: &Arc<Room>,
     servers: &[OwnedServerName],
     event_ids: impl IntoIterator<Item = OwnedEventId>,
-) -> Vec<ReceivedPdu> {
+) -> Fetched {
     let asked = event_ids.into_iter().map(|event_id| async move {
+        let mut is_answered = true;
         for server in servers {
             match engine
                 .remote
                 .event(server, get_event::v1::Request::new(event_id.clone()))
                 .await
             {
-                Ok(response) => return Some((event_id, response.pdu)),
-                Err(error) => tracing::debug!(%error, %server, %event_id, "could not get an event"),
+                Ok(response) => return Ok((event_id, response.pdu)),
+                Err(error) => {
+                    is_answered &= !error.is_passing();
+                    tracing::debug!(%error, %server, %event_id, "could not get an event");
+                }
             }
         }
-        None
+        Err(is_answered)
     });
-    let answers: Vec<(OwnedEventId, Box<RawValue>)> = stream::iter(asked)
-        .buffer_unordered(AT_ONCE)
-        .filter_map(|answer| async { answer })
-        .collect()
-        .await;
-    let (asked, pdus): (BTreeSet<OwnedEventId>, Vec<Box<RawValue>>) = answers.into_iter().unzip();
+    let answers: Vec<Result<(OwnedEventId, Box<RawValue>), bool>> =
+        stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    let is_complete = !answers.iter().any(|answer| matches!(answer, Err(false)));
+    let (asked, pdus): (BTreeSet<OwnedEventId>, Vec<Box<RawValue>>) = answers.into_iter().flatten().unzip();
     let mut pdus = verified(engine, room, &pdus).await;
     pdus.retain(|pdu| asked.contains(&pdu.event_id));
-    pdus
+    Fetched { pdus, is_complete }
 }
 
 /// The state before an event, as another server tells.
@@ -204,6 +215,18 @@ pub(in crate::rooms) struct RemoteState {
     pub state: Vec<OwnedEventId>,
     /// Events among both that are not known here, as far as they could be had.
     pub pdus: Vec<ReceivedPdu>,
+    /// Whether the others are not to be had; they may be later where the server did not answer for them.
+    pub is_complete: bool,
+}
+
+/// What came of asking for the state before an event.
+#[derive(Debug)]
+pub(in crate::rooms) enum Told {
+    State(RemoteState),
+    /// Everybody who was asked answered, and nobody tells.
+    Nothing,
+    /// Somebody did not answer, and may later.
+    NotNow,
 }
 
 /// Asks for the state before an event.
@@ -212,12 +235,14 @@ pub(in crate::rooms) async fn state_before(
     room: &Arc<Room>,
     servers: &[OwnedServerName],
     event_id: &OwnedEventId,
-) -> Result<Option<RemoteState>, crate::Error> {
+) -> Result<Told, crate::Error> {
+    let mut is_answered = true;
     for server in servers {
         let request = get_room_state_ids::v1::Request::new(event_id.clone(), room.id.clone());
         let response = match engine.remote.state_ids(server, request).await {
             Ok(response) => response,
             Err(error) => {
+                is_answered &= !error.is_passing();
                 tracing::debug!(%error, %server, %event_id, room_id = %room.id, "could not get the state at an event");
                 continue;
             }
@@ -231,10 +256,14 @@ pub(in crate::rooms) async fn state_before(
             .cloned()
             .collect();
         let one = std::slice::from_ref(server);
-        let pdus = if missing.len() > ONE_BY_ONE {
+        let Fetched { pdus, is_complete } = if missing.len() > ONE_BY_ONE {
             match whole_state(engine, room, server, event_id).await {
-                Ok(pdus) => pdus,
+                Ok(pdus) => Fetched {
+                    pdus,
+                    is_complete: true,
+                },
                 Err(error) => {
+                    is_answered &= !error.is_passing();
                     tracing::debug!(%error, %server, %event_id, room_id = %room.id, "could not get the whole state at an event");
                     continue;
                 }
@@ -242,9 +271,16 @@ pub(in crate::rooms) async fn state_before(
         } else {
             by_ids(engine, room, one, missing).await
         };
-        return Ok(Some(RemoteState { state, pdus }));
+        return Ok(Told::State(RemoteState {
+            state,
+            pdus,
+            is_complete,
+        }));
     }
-    Ok(None)
+    Ok(match is_answered {
+        true => Told::Nothing,
+        false => Told::NotNow,
+    })
 }
 
 async fn whole_state(

@@ -16,7 +16,7 @@ use super::{
     number::{Incoming, number},
     outliers,
     pdu::ReceivedPdu,
-    prevs,
+    prevs::{self, PrevStates},
     state::{self, KnownState},
     take_in::take_in,
 };
@@ -102,7 +102,10 @@ async fn judge_one(
     let prevs = match &partial {
         // Where it comes elsewhere, it waits for the whole state, and not for that at some other place.
         Some(partial) => partial::prevs(engine, room, partial, &pdu.prev_events).await?,
-        None => prevs::with_states(engine, room, servers, &pdu.prev_events).await?,
+        None => match prevs::with_states(engine, room, servers, &pdu.prev_events).await? {
+            PrevStates::Known(prevs) => Some(prevs),
+            PrevStates::Nothing | PrevStates::NotNow => None,
+        },
     };
     let Some(prevs) = prevs else {
         tracing::warn!(event_id = %pdu.event_id, room_id = %room.id, "nobody tells the state before an event; left it");
@@ -136,6 +139,7 @@ async fn judge_one(
 }
 
 /// The event with its numbers, once those that authorise it are known. What nobody has of them counts as not there.
+/// Nothing while they can't be asked for.
 async fn authorised(
     engine: &Arc<Engine>,
     room: &Arc<Room>,
@@ -150,8 +154,10 @@ async fn authorised(
     if missing.is_empty() {
         return Ok(incoming);
     }
-    outliers::fetch_authorising(engine, room, servers, missing).await?;
-    Ok(number(engine, room, vec![pdu.clone()]).await?.pop())
+    let complete = outliers::fetch_authorising(engine, room, servers, missing).await?;
+    let incoming = number(engine, room, vec![pdu.clone()]).await?.pop();
+    // What did not answer may tell later.
+    Ok(incoming.filter(|incoming| complete || incoming.auth_missing.is_empty()))
 }
 
 /// "Passes authorisation rules based on the event's auth events", "based on the state before the event".

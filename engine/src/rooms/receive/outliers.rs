@@ -58,11 +58,13 @@ async fn known_create(
 }
 
 /// Takes in PDUs of `room`, whose signatures were verified: those that aren't known are judged and stored. The answer is
-/// all of them with their numbers.
+/// all of them with their numbers. What authorises them and is neither known nor among them can't be had; unless they
+/// are not `complete`: then those that want it are left out, to be judged when it is here.
 pub(in crate::rooms) async fn admit(
     engine: &Engine,
     room: &Room,
     pdus: Vec<ReceivedPdu>,
+    complete: bool,
 ) -> Result<Vec<Incoming>, Error> {
     let incoming = number(engine, room, pdus).await?;
     let mut authorising = Authorising::new();
@@ -81,7 +83,13 @@ pub(in crate::rooms) async fn admit(
         ordered.sort_by_key(|one| unnamed.as_ref() != Some(&one.event.event_id));
     }
     let mut quiet = Vec::with_capacity(new.len());
+    let mut undecided: HashSet<EventNid> = HashSet::new();
     for one in ordered {
+        let hangs_on = |nid| undecided.contains(nid);
+        if !complete && (!one.auth_missing.is_empty() || one.stored.auth_nids.iter().any(hangs_on)) {
+            undecided.insert(one.event.nid);
+            continue;
+        }
         let checked = match one.auth_missing.is_empty() {
             true => check(&one.event, &one.stored.auth_nids, create.as_ref(), room, &authorising),
             false => Err("an event that authorises it can't be had".to_owned()),
@@ -201,14 +209,15 @@ fn in_order_of_authority<'a>(new: &[&'a Incoming]) -> Vec<&'a Incoming> {
     ordered
 }
 
-/// Fetches events that authorise others, and those that authorise them, until all are known; nothing is said of those
-/// that nobody has.
+/// Fetches events that authorise others, and those that authorise them, until all are known. False where some were not
+/// had because a server did not answer, and may be later.
 pub(in crate::rooms) async fn fetch_authorising(
     engine: &Arc<Engine>,
     room: &Arc<Room>,
     servers: &[OwnedServerName],
     missing: Vec<OwnedEventId>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
+    let mut complete = true;
     let mut wanted: HashSet<OwnedEventId> = missing.into_iter().collect();
     let mut asked: HashSet<OwnedEventId> = HashSet::new();
     let mut pdus: Vec<ReceivedPdu> = Vec::new();
@@ -221,14 +230,16 @@ pub(in crate::rooms) async fn fetch_authorising(
         }
         asked.extend(wanted.iter().cloned());
         let step = fetch::by_ids(engine, room, servers, std::mem::take(&mut wanted)).await;
+        complete &= step.is_complete;
+        let step = step.pdus;
         wanted = step
             .iter()
             .flat_map(|pdu| pdu.auth_events.iter().cloned())
             .collect();
         pdus.extend(step);
     }
-    admit(engine, room, pdus).await?;
-    Ok(())
+    admit(engine, room, pdus, complete).await?;
+    Ok(complete)
 }
 
 /// Numbers events that are not judged: nothing is known of their room but what another server says.

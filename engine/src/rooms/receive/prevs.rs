@@ -11,7 +11,13 @@ use hearth_storage::{
 };
 use ruma::{OwnedEventId, OwnedServerName};
 
-use super::{fetch, number::known, outliers, pdu::ReceivedPdu, state};
+use super::{
+    fetch::{self, Told},
+    number::known,
+    outliers,
+    pdu::ReceivedPdu,
+    state,
+};
 use crate::{
     Engine, Error,
     rooms::{Room, StateMap},
@@ -95,14 +101,24 @@ pub(in crate::rooms) fn in_order(pdus: Vec<ReceivedPdu>) -> Vec<ReceivedPdu> {
     ordered
 }
 
-/// The predecessors with the states after them; those states that aren't known are asked for. Nothing when they can't
-/// be had.
+/// What became of asking for the states after predecessors.
+#[derive(Debug)]
+pub(super) enum PrevStates {
+    /// The predecessors, with all of the states that are to be had.
+    Known(Prevs),
+    /// Nobody tells any.
+    Nothing,
+    /// Somebody did not answer, and may later.
+    NotNow,
+}
+
+/// The predecessors with the states after them; those states that aren't known are asked for.
 pub(super) async fn with_states(
     engine: &Arc<Engine>,
     room: &Arc<Room>,
     servers: &[OwnedServerName],
     prev_events: &[OwnedEventId],
-) -> Result<Option<Prevs>, Error> {
+) -> Result<PrevStates, Error> {
     let known = known(engine, prev_events.iter().map(|event_id| event_id.as_str())).await?;
     let mut prevs = Prevs::default();
     for event_id in prev_events {
@@ -120,17 +136,32 @@ pub(super) async fn with_states(
                 }
             }
             None => {
-                if let Some((event_nid, state_after)) = state_after(engine, room, servers, event_id).await? {
-                    prevs
-                        .nids
-                        .extend(event_nid.filter(|nid| !prevs.nids.contains(nid)));
-                    prevs.states.push(state_after);
+                match state_after(engine, room, servers, event_id).await? {
+                    StateAfter::Known(event_nid, state_after) => {
+                        prevs
+                            .nids
+                            .extend(event_nid.filter(|nid| !prevs.nids.contains(nid)));
+                        prevs.states.push(state_after);
+                    }
+                    StateAfter::Nothing => {}
+                    StateAfter::NotNow => return Ok(PrevStates::NotNow),
                 }
                 prevs.missing.push(event_id.to_string());
             }
         }
     }
-    Ok((!prevs.states.is_empty()).then_some(prevs))
+    Ok(match prevs.states.is_empty() {
+        true => PrevStates::Nothing,
+        false => PrevStates::Known(prevs),
+    })
+}
+
+/// What others tell of the state after an event.
+enum StateAfter {
+    /// The state, and the event if it could be had.
+    Known(Option<EventNid>, StateNid),
+    Nothing,
+    NotNow,
 }
 
 /// The state after an event that we lack, or lack the past of, as other servers tell: stored, and the event with it.
@@ -139,18 +170,25 @@ async fn state_after(
     room: &Arc<Room>,
     servers: &[OwnedServerName],
     event_id: &OwnedEventId,
-) -> Result<Option<(Option<EventNid>, StateNid)>, Error> {
-    let Some(remote) = fetch::state_before(engine, room, servers, event_id).await? else {
-        return Ok(None);
+) -> Result<StateAfter, Error> {
+    let remote = match fetch::state_before(engine, room, servers, event_id).await? {
+        Told::State(remote) => remote,
+        Told::Nothing => return Ok(StateAfter::Nothing),
+        Told::NotNow => return Ok(StateAfter::NotNow),
     };
     let mut pdus = remote.pdus;
     let own = fetch::by_ids(engine, room, servers, [event_id.clone()]).await;
     // What authorises it is in the state before it, or in the chain that came with that.
-    pdus.extend(own);
-    outliers::admit(engine, room, pdus).await?;
+    pdus.extend(own.pdus);
+    let is_complete = remote.is_complete && own.is_complete;
+    outliers::admit(engine, room, pdus, is_complete).await?;
+    if !is_complete {
+        // What is here by now need not be asked for again.
+        return Ok(StateAfter::NotNow);
+    }
     let map = state_of(engine, room, &remote.state).await?;
     if map.is_empty() {
-        return Ok(None);
+        return Ok(StateAfter::Nothing);
     }
     let before = state::store(engine, None, &[], map).await?;
     let event = {
@@ -158,7 +196,7 @@ async fn state_after(
         events::by_ids(&mut connection, &[event_id.as_str()]).await?.pop()
     };
     let Some(event) = event.filter(|event| event.event.room_nid == room.nid) else {
-        return Ok(Some((None, before.nid)));
+        return Ok(StateAfter::Known(None, before.nid));
     };
     let after = match event
         .event
@@ -176,7 +214,7 @@ async fn state_after(
     };
     let mut connection = engine.db.acquire().await?;
     events::store_quietly(&mut connection, std::slice::from_ref(&quiet)).await?;
-    Ok(Some((Some(quiet.event.event_nid), after.nid)))
+    Ok(StateAfter::Known(Some(quiet.event.event_nid), after.nid))
 }
 
 /// The state that events make up, of which those that are unknown or rejected are left out.
