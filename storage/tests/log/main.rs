@@ -10,6 +10,7 @@ mod faults;
 mod follower;
 mod ground;
 mod interning;
+mod partial_rooms;
 mod proxy;
 mod refusals;
 mod states;
