@@ -21,7 +21,7 @@ use hearth_engine::{
 use hearth_storage::{
     events::{self, EventStatus},
     partial_rooms::{self, Completeness},
-    rooms,
+    rooms, states,
 };
 use ruma::{
     CanonicalJsonObject, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
@@ -559,5 +559,195 @@ async fn what_the_whole_state_does_not_allow_counts_no_more() {
         .filter(|user_id| *user_id != scene.carol.user_id)
         .collect();
     assert_eq!(scene.members(B, &scene.bob).await, everybody);
+    scene.servers.end().await;
+}
+
+/// An event of Carol's, as her server would send it, with these predecessors.
+async fn said_by_carol(
+    scene: &Scene,
+    prev_events: &[String],
+    depth: i64,
+    body: &str,
+) -> (OwnedEventId, Box<RawValue>) {
+    let a = scene.servers.engine(A);
+    let state_id = async |event_type: &str, key: &str| {
+        let event = read::state_event(&a, &scene.alice, &scene.room_id, event_type, key).await;
+        field(&event.unwrap().event, "event_id")
+    };
+    let pdu = json!({
+        "type": "m.room.message",
+        "room_id": scene.room_id,
+        "sender": scene.carol.user_id,
+        "content": { "msgtype": "m.text", "body": body },
+        "origin_server_ts": 1,
+        "depth": depth,
+        "prev_events": prev_events,
+        "auth_events": [
+            state_id("m.room.create", "").await,
+            state_id("m.room.power_levels", "").await,
+            state_id("m.room.member", scene.carol.user_id.as_str()).await,
+        ],
+    });
+    let pdu: CanonicalJsonObject = serde_json::from_value(pdu).unwrap();
+    let rules = RoomVersionId::V11.rules().unwrap();
+    let pdu = scene.servers.signed(C, pdu, &rules.redaction);
+    let object: CanonicalJsonObject = serde_json::from_str(pdu.get()).unwrap();
+    let hash = ruma::signatures::reference_hash(&object, &rules).unwrap();
+    (OwnedEventId::try_from(format!("${hash}")).unwrap(), pdu)
+}
+
+/// The predecessors and the depth of an event that a server has.
+async fn prevs_of(scene: &Scene, server: usize, event_id: &str) -> (Vec<String>, i64) {
+    let mut connection = scene.servers.databases[server].acquire().await.unwrap();
+    let stored = events::by_ids(&mut connection, &[event_id]).await.unwrap();
+    let pdu: Value = serde_json::from_str(&stored.first().unwrap().event.pdu).unwrap();
+    let prevs = serde_json::from_value(pdu["prev_events"].clone()).unwrap();
+    (prevs, pdu["depth"].as_i64().unwrap())
+}
+
+#[tokio::test]
+async fn what_is_written_at_the_same_time_is_shown_and_what_comes_elsewhere_waits() {
+    let scene = Scene::new().await;
+    let b = scene.servers.engine(B);
+    let earlier = scene.text(A, &scene.alice, "long before").await;
+    scene.text(A, &scene.alice, "just before").await;
+    scene.bob_joins_partially().await;
+    let join = read::state_event(
+        &b,
+        &scene.bob,
+        &scene.room_id,
+        "m.room.member",
+        scene.bob.user_id.as_str(),
+    );
+    let join = field(&join.await.unwrap().event, "event_id");
+    let (before_join, depth) = prevs_of(&scene, B, &join).await;
+
+    let (elsewhere, pdu) = said_by_carol(&scene, &[earlier.to_string()], depth, "elsewhere").await;
+    scene.servers.hand(C, B, pdu).await;
+    let (beside, pdu) = said_by_carol(&scene, &before_join, depth, "at the same time").await;
+    scene.servers.hand(C, B, pdu).await;
+    until("it is shown", async || {
+        scene.status(B, &beside).await == Some(EventStatus::Accepted)
+    })
+    .await;
+    let answer = scene.text(B, &scene.bob, "I see you").await;
+    let (prevs, _) = prevs_of(&scene, B, answer.as_str()).await;
+    assert!(prevs.contains(&beside.to_string()), "{prevs:?}");
+    assert!(scene.is_partial(B).await);
+    assert_ne!(scene.status(B, &elsewhere).await, Some(EventStatus::Accepted));
+
+    scene.servers.silence(&[]);
+    scene.until_whole(B).await;
+    until("it has its place", async || {
+        scene.status(B, &elsewhere).await == Some(EventStatus::Accepted)
+    })
+    .await;
+    assert_eq!(scene.members(B, &scene.bob).await, scene.everybody().await);
+    scene.servers.end().await;
+}
+
+#[tokio::test]
+async fn all_that_happens_meanwhile_is_in_the_state_in_the_end() {
+    let scene = Scene::new().await;
+    let (a, b, c) = (
+        scene.servers.engine(A),
+        scene.servers.engine(B),
+        scene.servers.engine(C),
+    );
+    scene.bob_joins_partially().await;
+    let b_sends = {
+        let (b, bob, room_id) = (Arc::clone(&b), scene.bob.clone(), scene.room_id.clone());
+        tokio::spawn(async move {
+            let mut sent = Vec::new();
+            // Before, during and after the state becomes whole.
+            for number in 0..150 {
+                let content = json!({ "msgtype": "m.text", "body": number.to_string() }).to_string();
+                let txn_id = b.entropy.alphanumeric(12);
+                let kind = TimelineEventType::RoomMessage;
+                let said = send::send_message(&b, &bob, &room_id, kind, &txn_id, &content).await;
+                sent.push(said.unwrap());
+            }
+            sent
+        })
+    };
+    membership::kick(&a, &scene.alice, &scene.room_id, &scene.crowd[0].user_id, None)
+        .await
+        .unwrap();
+    membership::leave(&a, &scene.crowd[1], &scene.room_id, None)
+        .await
+        .unwrap();
+    let renamed = json!({ "membership": "join", "displayname": "Two" }).to_string();
+    let two = &scene.crowd[2];
+    let member = StateEventType::RoomMember;
+    send::send_state(&a, two, &scene.room_id, member, two.user_id.as_str(), &renamed)
+        .await
+        .unwrap();
+    let dave = register(&c, "dave").await;
+    membership::join(&c, &dave, &scene.room_id, &[name(A)], None)
+        .await
+        .unwrap();
+    let topic = json!({ "topic": "all at once" }).to_string();
+    let own = send::send_state(
+        &a,
+        &scene.alice,
+        &scene.room_id,
+        StateEventType::RoomTopic,
+        "",
+        &topic,
+    );
+    let topic = own.await.unwrap();
+    until("B has it", async || {
+        scene.status(B, &topic).await == Some(EventStatus::Accepted)
+    })
+    .await;
+    assert!(scene.is_partial(B).await);
+    scene.servers.silence(&[]);
+    scene.until_whole(B).await;
+
+    let sent = b_sends.await.unwrap();
+    let last = sent.last().unwrap();
+    until("A has all of them", async || {
+        scene.status(A, last).await == Some(EventStatus::Accepted)
+    })
+    .await;
+    for event_id in &sent {
+        assert_eq!(scene.status(B, event_id).await, Some(EventStatus::Accepted));
+        assert_eq!(scene.status(A, event_id).await, Some(EventStatus::Accepted));
+    }
+    until("the state is one", async || {
+        scene.state(B, &scene.bob).await == scene.state(A, &scene.alice).await
+    })
+    .await;
+    let mut expected = scene.everybody().await;
+    expected.insert(dave.user_id.clone());
+    expected.remove(&scene.crowd[0].user_id);
+    expected.remove(&scene.crowd[1].user_id);
+    assert_eq!(scene.members(B, &scene.bob).await, expected);
+    let mut eager = Client::new(&scene.bob, false);
+    let room = eager.sync(&b, &scene.room_id).await.unwrap();
+    assert_eq!(members_in(&room), expected);
+    let mut connection = scene.servers.databases[B].acquire().await.unwrap();
+    let stored = rooms::by_id(&mut connection, scene.room_id.as_str())
+        .await
+        .unwrap()
+        .unwrap();
+    let upto = hearth_storage::Position(i64::MAX);
+    let (end, start) = (events::Place::END, events::Place::START);
+    let page = events::page_backwards(&mut connection, stored.room_nid, end, start, upto, 1000);
+    let page = page.await.unwrap();
+    let sequences: Vec<i64> = page.iter().rev().map(|stored| stored.event.sequence).collect();
+    assert!(
+        sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "{sequences:?}"
+    );
+    // The state after every event since the join is whole.
+    let mut after: Vec<_> = page.iter().map(|stored| stored.event.state_after).collect();
+    after.sort_unstable();
+    after.dedup();
+    let loaded = states::load(&mut connection, &after).await.unwrap();
+    assert_eq!(loaded.len(), after.len());
+    let least = loaded.iter().map(|state| state.map.len()).min().unwrap();
+    assert!(least > CROWD + 5, "{least}");
+    drop(connection);
     scene.servers.end().await;
 }
