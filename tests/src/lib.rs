@@ -12,6 +12,7 @@ mod python;
 mod server;
 mod synapse;
 mod sync;
+mod two;
 mod verbs;
 mod waiting;
 
@@ -25,5 +26,6 @@ pub use synapse::Synapse;
 pub use sync::{
     account_data, ephemeral, has_left, is_invited, is_joined, state, state_has, timeline, timeline_has,
 };
+pub use two::Two;
 pub use verbs::{PASSWORD, encoded, event_ids, public_chat, text};
 pub use waiting::{PATIENCE, until, until_ok, within};

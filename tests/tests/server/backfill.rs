@@ -1,22 +1,7 @@
 //! The past of a room, from before a server was in it: asked for as clients page back to it.
 
-use hearth_tests::{Authority, Client, Server, event_ids, is_joined, public_chat, timeline_has, until};
+use hearth_tests::{Client, Server, Two, event_ids, public_chat, timeline_has, until};
 use serde_json::{Value, json};
-
-async fn join_via(client: &Client, room: &str, via: &Server) {
-    client
-        .post(&format!("/v3/join/{room}?via={}", via.name()), json!({}))
-        .await
-        .ok();
-    client.sync_until(is_joined(room)).await;
-}
-
-async fn is_seen_joined(observer: &Client, room: &str, member: &Client) {
-    until("the join is seen", || async {
-        (observer.memberships(room).await[&member.user_id] == "join").then_some(())
-    })
-    .await;
-}
 
 /// The IDs of all events of a room, oldest first, as its host has them.
 async fn history_of(host: &Client, room: &str) -> Vec<String> {
@@ -30,18 +15,10 @@ async fn paged_back(client: &Client, room: &str, limit: usize) -> Vec<String> {
     ids
 }
 
-async fn two(authority: &Authority) -> (Server, Server) {
-    (
-        Server::start_federated(authority).await,
-        Server::start_federated(authority).await,
-    )
-}
-
 #[tokio::test]
 async fn a_client_pages_back_to_the_first_event_of_another_servers_room() {
-    let authority = Authority::new();
-    let (a, b) = two(&authority).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let two = Two::start().await;
+    let Two { a, alice, bob, .. } = &two;
     let room = alice.create_room(public_chat()).await.room_id();
     for n in 0..300 {
         match n % 50 {
@@ -55,15 +32,15 @@ async fn a_client_pages_back_to_the_first_event_of_another_servers_room() {
             _ => drop(alice.send_text(&room, &format!("message {n}")).await.event_id()),
         }
     }
-    join_via(&bob, &room, &a).await;
+    bob.join_via(&room, a.name()).await;
     let last = alice.send_text(&room, "welcome").await.event_id();
     bob.sync_until(timeline_has(&room, &last)).await;
-    let whole = history_of(&alice, &room).await;
+    let whole = history_of(alice, &room).await;
     assert!(whole.len() > 300, "{}", whole.len());
     // Many small pages, and then the same from what is here by now.
-    assert_eq!(paged_back(&bob, &room, 7).await, whole);
-    assert_eq!(paged_back(&bob, &room, 100).await, whole);
-    assert_eq!(history_of(&bob, &room).await, whole);
+    assert_eq!(paged_back(bob, &room, 7).await, whole);
+    assert_eq!(paged_back(bob, &room, 100).await, whole);
+    assert_eq!(history_of(bob, &room).await, whole);
     // The state of long ago is that of then.
     let page = bob.messages(&room, "dir=f&limit=20").await.ok();
     assert_eq!(page["chunk"][0]["type"], "m.room.create", "{page}");
@@ -71,26 +48,24 @@ async fn a_client_pages_back_to_the_first_event_of_another_servers_room() {
 
 #[tokio::test]
 async fn two_who_page_back_at_once_see_the_same() {
-    let authority = Authority::new();
-    let (a, b) = two(&authority).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let two = Two::start().await;
+    let Two { a, b, alice, bob, .. } = &two;
     let carol = b.register("carol").await;
     let room = alice.create_room(public_chat()).await.room_id();
     alice.send_texts(&room, 250).await;
-    join_via(&bob, &room, &a).await;
+    bob.join_via(&room, a.name()).await;
     carol.join(&room).await.ok();
-    is_seen_joined(&alice, &room, &carol).await;
-    let whole = history_of(&alice, &room).await;
-    let (one, other) = tokio::join!(paged_back(&bob, &room, 30), paged_back(&carol, &room, 45));
+    alice.sees_membership(&room, &carol, "join").await;
+    let whole = history_of(alice, &room).await;
+    let (one, other) = tokio::join!(paged_back(bob, &room, 30), paged_back(&carol, &room, 45));
     assert_eq!(one, whole);
     assert_eq!(other, whole);
 }
 
 #[tokio::test]
 async fn history_that_is_for_members_only_is_not_given_to_who_came_later() {
-    let authority = Authority::new();
-    let (a, b) = two(&authority).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let two = Two::start().await;
+    let Two { a, b, alice, bob, .. } = &two;
     let joined = json!({
         "type": "m.room.history_visibility", "content": { "history_visibility": "joined" },
     });
@@ -99,17 +74,17 @@ async fn history_that_is_for_members_only_is_not_given_to_who_came_later() {
     let room = alice.create_room(parameters).await.room_id();
     // More than is asked for at once: whole pages of what is not to be seen.
     let secret = alice.send_texts(&room, 250).await;
-    join_via(&bob, &room, &a).await;
+    bob.join_via(&room, a.name()).await;
     let welcome = alice.send_text(&room, "welcome").await.event_id();
     bob.sync_until(timeline_has(&room, &welcome)).await;
-    let seen = paged_back(&bob, &room, 10).await;
+    let seen = paged_back(bob, &room, 10).await;
     assert!(seen.contains(&welcome), "{seen:?}");
     assert!(!seen.iter().any(|id| secret.contains(id)), "{seen:?}");
     for event_id in [&secret[0], &secret[249]] {
         bob.event(&room, event_id).await.refused(404, "M_NOT_FOUND");
     }
     // What the other server gave it was without what was said.
-    let said: i64 = contents_with(&b, "message ").await;
+    let said: i64 = contents_with(b, "message ").await;
     assert_eq!(said, 0, "the other server was told what was said before it came");
 }
 
@@ -130,45 +105,38 @@ async fn contents_with(server: &Server, text: &str) -> i64 {
 
 #[tokio::test]
 async fn where_one_server_is_down_another_tells_the_past() {
-    let authority = Authority::new();
-    let (mut a, b) = two(&authority).await;
-    let c = Server::start_federated(&authority).await;
-    let (alice, bob, carol) = (
-        a.register("alice").await,
-        b.register("bob").await,
-        c.register("carol").await,
-    );
-    let room = alice.create_room(public_chat()).await.room_id();
-    let early = alice.send_texts(&room, 60).await;
-    join_via(&bob, &room, &a).await;
-    is_seen_joined(&alice, &room, &bob).await;
+    let mut two = Two::start().await;
+    let c = Server::start_federated(&two.authority).await;
+    let carol = c.register("carol").await;
+    let room = two.alice.create_room(public_chat()).await.room_id();
+    let early = two.alice.send_texts(&room, 60).await;
+    two.bob.join_via(&room, two.a.name()).await;
+    two.alice.sees_membership(&room, &two.bob, "join").await;
     // It has all of it before it is asked.
-    let whole_of_bob = paged_back(&bob, &room, 50).await;
+    let whole_of_bob = paged_back(&two.bob, &room, 50).await;
     assert!(whole_of_bob.contains(&early[0]), "{whole_of_bob:?}");
-    join_via(&carol, &room, &a).await;
-    is_seen_joined(&bob, &room, &carol).await;
-    let whole = history_of(&alice, &room).await;
-    a.stop().await;
+    carol.join_via(&room, two.a.name()).await;
+    two.bob.sees_membership(&room, &carol, "join").await;
+    let whole = history_of(&two.alice, &room).await;
+    two.a.stop().await;
     assert_eq!(paged_back(&carol, &room, 20).await, whole);
 }
 
 #[tokio::test]
 async fn where_nobody_tells_the_past_what_is_here_is_shown_and_the_rest_later() {
-    let authority = Authority::new();
-    let (mut a, b) = two(&authority).await;
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-    let room = alice.create_room(public_chat()).await.room_id();
-    alice.send_texts(&room, 40).await;
-    join_via(&bob, &room, &a).await;
-    let welcome = alice.send_text(&room, "welcome").await.event_id();
-    bob.sync_until(timeline_has(&room, &welcome)).await;
-    let whole = history_of(&alice, &room).await;
-    a.stop().await;
-    let page = bob.messages(&room, "dir=b&limit=50").await.ok();
+    let mut two = Two::start().await;
+    let room = two.alice.create_room(public_chat()).await.room_id();
+    two.alice.send_texts(&room, 40).await;
+    two.bob.join_via(&room, two.a.name()).await;
+    let welcome = two.alice.send_text(&room, "welcome").await.event_id();
+    two.bob.sync_until(timeline_has(&room, &welcome)).await;
+    let whole = history_of(&two.alice, &room).await;
+    two.a.stop().await;
+    let page = two.bob.messages(&room, "dir=b&limit=50").await.ok();
     assert_eq!(event_ids(&page["chunk"]).first(), Some(&welcome), "{page}");
-    a.restart().await;
+    two.a.restart().await;
     until("the rest is shown", || async {
-        (paged_back(&bob, &room, 50).await == whole).then_some(())
+        (paged_back(&two.bob, &room, 50).await == whole).then_some(())
     })
     .await;
 }

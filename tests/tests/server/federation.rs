@@ -1,41 +1,7 @@
 //! Two and three servers of Hearth, over real TLS: rooms shared as if they were one.
 
-use hearth_tests::{
-    Authority, Client, Server, has_left, is_invited, is_joined, public_chat, timeline_has, until,
-};
+use hearth_tests::{Client, Two, has_left, is_invited, is_joined, public_chat, timeline_has, until};
 use serde_json::{Value, json};
-
-struct Two {
-    _authority: Authority,
-    a: Server,
-    b: Server,
-    alice: Client,
-    bob: Client,
-}
-
-async fn two() -> Two {
-    let authority = Authority::new();
-    let (a, b) = (
-        Server::start_federated(&authority).await,
-        Server::start_federated(&authority).await,
-    );
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-    Two {
-        _authority: authority,
-        a,
-        b,
-        alice,
-        bob,
-    }
-}
-
-/// Joins a room that another server is in.
-async fn join_via(client: &Client, room: &str, via: &Server) {
-    client
-        .post(&format!("/v3/join/{room}?via={}", via.name()), json!({}))
-        .await
-        .ok();
-}
 
 /// The state of a room as a sorted list of type, key and event.
 async fn state_of(client: &Client, room: &str) -> Vec<String> {
@@ -55,13 +21,12 @@ async fn same_state(one: &Client, other: &Client, room: &str) {
 }
 
 async fn talk_in_version(version: &str) {
-    let Two { a, alice, bob, .. } = &two().await;
+    let Two { a, alice, bob, .. } = &Two::start().await;
     let mut parameters = public_chat();
     parameters["room_version"] = json!(version);
     let room = alice.create_room(parameters).await.room_id();
     alice.send_text(&room, "before").await.event_id();
-    join_via(bob, &room, a).await;
-    bob.sync_until(is_joined(&room)).await;
+    bob.join_via(&room, a.name()).await;
     alice
         .sync_until(|sync| {
             let events = sync["rooms"]["join"][&room]["timeline"]["events"]
@@ -115,7 +80,7 @@ async fn two_servers_talk_in_a_room_of_version_12() {
 
 #[tokio::test]
 async fn an_invite_crosses_servers_and_is_taken() {
-    let Two { alice, bob, .. } = &two().await;
+    let Two { alice, bob, .. } = &Two::start().await;
     let room = alice.create_room(json!({ "name": "The den" })).await.room_id();
     alice.invite(&room, bob).await.ok();
     let sync = bob.sync_until(is_invited(&room)).await;
@@ -130,7 +95,7 @@ async fn an_invite_crosses_servers_and_is_taken() {
 
 #[tokio::test]
 async fn an_invite_that_is_refused_is_seen_as_a_leave_by_who_sent_it() {
-    let Two { alice, bob, .. } = &two().await;
+    let Two { alice, bob, .. } = &Two::start().await;
     let room = alice
         .create_room(json!({ "invite": [bob.user_id], "is_direct": true }))
         .await
@@ -147,7 +112,7 @@ async fn an_invite_that_is_refused_is_seen_as_a_leave_by_who_sent_it() {
 
 #[tokio::test]
 async fn a_room_is_joined_by_the_alias_of_another_server() {
-    let Two { a, alice, bob, .. } = &two().await;
+    let Two { a, alice, bob, .. } = &Two::start().await;
     let mut parameters = public_chat();
     parameters["room_alias_name"] = json!("lobby");
     let room = alice.create_room(parameters).await.room_id();
@@ -160,7 +125,7 @@ async fn a_room_is_joined_by_the_alias_of_another_server() {
 
 #[tokio::test]
 async fn a_private_room_lets_no_stranger_in_from_elsewhere() {
-    let Two { a, alice, bob, .. } = &two().await;
+    let Two { a, alice, bob, .. } = &Two::start().await;
     let room = alice.create_room(json!({})).await.room_id();
     bob.post(&format!("/v3/join/{room}?via={}", a.name()), json!({}))
         .await
@@ -169,18 +134,16 @@ async fn a_private_room_lets_no_stranger_in_from_elsewhere() {
 
 #[tokio::test]
 async fn a_kick_and_a_ban_reach_the_other_server() {
-    let Two { a, alice, bob, .. } = &two().await;
+    let Two { a, alice, bob, .. } = &Two::start().await;
     let room = alice.create_room(public_chat()).await.room_id();
-    join_via(bob, &room, a).await;
-    bob.sync_until(is_joined(&room)).await;
+    bob.join_via(&room, a.name()).await;
     until("the join is seen", || async {
         (alice.memberships(&room).await[&bob.user_id] == "join").then_some(())
     })
     .await;
     alice.kick(&room, bob, Some("out")).await.ok();
     bob.sync_until(has_left(&room)).await;
-    join_via(bob, &room, a).await;
-    bob.sync_until(is_joined(&room)).await;
+    bob.join_via(&room, a.name()).await;
     alice.ban(&room, bob, None).await.ok();
     bob.sync_until(has_left(&room)).await;
     bob.post(&format!("/v3/join/{room}?via={}", a.name()), json!({}))
@@ -190,7 +153,7 @@ async fn a_kick_and_a_ban_reach_the_other_server() {
 
 #[tokio::test]
 async fn a_knock_crosses_servers_and_is_let_in() {
-    let Two { a, alice, bob, .. } = &two().await;
+    let Two { a, alice, bob, .. } = &Two::start().await;
     let knock = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
     let room = alice
         .create_room(json!({ "initial_state": [knock] }))
@@ -214,7 +177,7 @@ async fn a_knock_crosses_servers_and_is_let_in() {
 
 #[tokio::test]
 async fn a_restricted_room_lets_members_of_another_room_in_from_elsewhere() {
-    let Two { a, alice, bob, .. } = &two().await;
+    let Two { a, alice, bob, .. } = &Two::start().await;
     let space = alice.create_room(public_chat()).await.room_id();
     let rules = json!({
         "join_rule": "restricted",
@@ -228,21 +191,19 @@ async fn a_restricted_room_lets_members_of_another_room_in_from_elsewhere() {
     bob.post(&format!("/v3/join/{room}?via={}", a.name()), json!({}))
         .await
         .refused(403, "M_FORBIDDEN");
-    join_via(bob, &space, a).await;
-    join_via(bob, &room, a).await;
-    bob.sync_until(is_joined(&room)).await;
+    bob.join_via(&space, a.name()).await;
+    bob.join_via(&room, a.name()).await;
     let hello = bob.send_text(&room, "in").await.event_id();
     alice.sync_until(timeline_has(&room, &hello)).await;
 }
 
 #[tokio::test]
 async fn messages_of_both_sides_at_once_all_arrive_and_the_state_is_one() {
-    let Two { a, alice, bob, .. } = &two().await;
+    let Two { a, alice, bob, .. } = &Two::start().await;
     let mut parameters = public_chat();
     parameters["power_level_content_override"] = json!({ "state_default": 0 });
     let room = alice.create_room(parameters).await.room_id();
-    join_via(bob, &room, a).await;
-    bob.sync_until(is_joined(&room)).await;
+    bob.join_via(&room, a.name()).await;
     let send = async |client: &Client, name: &str| {
         let mut sent = Vec::new();
         for n in 0..40 {
@@ -274,10 +235,9 @@ async fn messages_of_both_sides_at_once_all_arrive_and_the_state_is_one() {
 
 #[tokio::test]
 async fn a_server_that_the_acl_denies_is_not_heard() {
-    let Two { a, b, alice, bob, .. } = &two().await;
+    let Two { a, b, alice, bob, .. } = &Two::start().await;
     let room = alice.create_room(public_chat()).await.room_id();
-    join_via(bob, &room, a).await;
-    bob.sync_until(is_joined(&room)).await;
+    bob.join_via(&room, a.name()).await;
     // Ports don't count in a server ACL: the two are one name to it.
     let denied = json!({ "allow": ["*"], "deny": ["localhost"], "allow_ip_literals": true });
     alice
@@ -286,7 +246,7 @@ async fn a_server_that_the_acl_denies_is_not_heard() {
         .event_id();
     let unheard = bob.send_text(&room, "can you hear me?").await.event_id();
     let other = alice.create_room(public_chat()).await.room_id();
-    join_via(bob, &other, a).await;
+    bob.join_via(&other, a.name()).await;
     let heard = bob.send_text(&other, "here I may").await.event_id();
     alice.sync_until(timeline_has(&other, &heard)).await;
     alice.event(&room, &unheard).await.refused(404, "M_NOT_FOUND");

@@ -5,8 +5,7 @@ use hearth_engine::{
     outgoing,
 };
 use hearth_tests::{
-    Authority, Client, Server, ephemeral, event_ids, has_left, is_joined, public_chat, timeline,
-    timeline_has, until,
+    Authority, Server, Two, ephemeral, event_ids, has_left, public_chat, timeline, timeline_has, until,
 };
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedServerName,
@@ -16,21 +15,6 @@ use serde_json::{Value, json, value::RawValue};
 
 fn name_of(server: &Server) -> OwnedServerName {
     server.name().try_into().expect("a server name")
-}
-
-/// Joins a room through a server that is in it, and waits until both see it.
-async fn join_via(client: &Client, room: &str, via: &Server, host: &Client) {
-    let path = format!("/v3/join/{room}?via={}", via.name());
-    client.post(&path, json!({})).await.ok();
-    client.sync_until(is_joined(room)).await;
-    is_seen_joined(host, room, client).await;
-}
-
-async fn is_seen_joined(observer: &Client, room: &str, member: &Client) {
-    until("the join is seen", || async {
-        (observer.memberships(room).await[&member.user_id] == "join").then_some(())
-    })
-    .await;
 }
 
 /// Waits until a server is owed nothing by another.
@@ -60,42 +44,9 @@ async fn fails(by: &Server, server: &Server) {
     .await;
 }
 
-struct Two {
-    _authority: Authority,
-    a: Server,
-    b: Server,
-    alice: Client,
-    bob: Client,
-}
-
-async fn two() -> Two {
-    let authority = Authority::new();
-    let (a, b) = (
-        Server::start_federated(&authority).await,
-        Server::start_federated(&authority).await,
-    );
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-    Two {
-        _authority: authority,
-        a,
-        b,
-        alice,
-        bob,
-    }
-}
-
-impl Two {
-    /// A room of both.
-    async fn room(&self) -> String {
-        let room = self.alice.create_room(public_chat()).await.room_id();
-        join_via(&self.bob, &room, &self.a, &self.alice).await;
-        room
-    }
-}
-
 #[tokio::test]
 async fn messages_arrive_in_the_order_in_which_they_were_sent() {
-    let two = two().await;
+    let two = Two::start().await;
     let room = two.room().await;
     let sent = two.alice.send_texts(&room, 120).await;
     let seen = two.bob.timeline_up_to(&room, sent.last().expect("some")).await;
@@ -109,7 +60,7 @@ async fn messages_arrive_in_the_order_in_which_they_were_sent() {
 
 #[tokio::test]
 async fn typing_is_seen_on_the_other_server_and_ends_there() {
-    let two = two().await;
+    let two = Two::start().await;
     let room = two.room().await;
     let typists = |sync: &Value| {
         ephemeral(sync, &room, "m.typing")
@@ -126,7 +77,7 @@ async fn typing_is_seen_on_the_other_server_and_ends_there() {
 
 #[tokio::test]
 async fn public_receipts_cross_servers_and_private_ones_do_not() {
-    let two = two().await;
+    let two = Two::start().await;
     let room = two.room().await;
     let sent = two.alice.send_texts(&room, 2).await;
     two.bob.sync_until(timeline_has(&room, &sent[1])).await;
@@ -153,7 +104,7 @@ async fn public_receipts_cross_servers_and_private_ones_do_not() {
 
 #[tokio::test]
 async fn what_was_said_during_an_outage_arrives_after_it() {
-    let mut two = two().await;
+    let mut two = Two::start().await;
     let (one, other) = (two.room().await, two.room().await);
     is_served(&two.a, &two.b).await;
     two.b.stop().await;
@@ -175,7 +126,7 @@ async fn what_was_said_during_an_outage_arrives_after_it() {
 
 #[tokio::test]
 async fn what_another_server_is_owed_outlives_a_restart() {
-    let mut two = two().await;
+    let mut two = Two::start().await;
     let room = two.room().await;
     is_served(&two.a, &two.b).await;
     two.b.stop().await;
@@ -193,7 +144,7 @@ async fn what_another_server_is_owed_outlives_a_restart() {
 
 #[tokio::test]
 async fn a_server_that_is_heard_from_is_not_left_alone_any_longer() {
-    let mut two = two().await;
+    let mut two = Two::start().await;
     let room = two.room().await;
     is_served(&two.a, &two.b).await;
     two.b.stop().await;
@@ -209,7 +160,7 @@ async fn a_server_that_is_heard_from_is_not_left_alone_any_longer() {
 
 #[tokio::test]
 async fn after_much_was_missed_a_room_is_brought_up_to_date() {
-    let mut two = two().await;
+    let mut two = Two::start().await;
     let room = two.room().await;
     is_served(&two.a, &two.b).await;
     two.b.stop().await;
@@ -231,7 +182,7 @@ async fn after_much_was_missed_a_room_is_brought_up_to_date() {
 
 #[tokio::test]
 async fn who_is_kicked_learns_it_on_a_server_that_is_in_the_room_no_more() {
-    let two = two().await;
+    let two = Two::start().await;
     let room = two.room().await;
     two.alice.kick(&room, &two.bob, Some("off you go")).await.ok();
     two.bob.sync_until(has_left(&room)).await;
@@ -254,10 +205,12 @@ async fn a_join_through_one_server_is_told_to_the_others() {
         c.register("carol").await,
     );
     let room = alice.create_room(public_chat()).await.room_id();
-    join_via(&bob, &room, &a, &alice).await;
-    join_via(&carol, &room, &a, &alice).await;
+    bob.join_via(&room, a.name()).await;
+    alice.sees_membership(&room, &bob, "join").await;
+    carol.join_via(&room, a.name()).await;
+    alice.sees_membership(&room, &carol, "join").await;
     // Told by the server that let her in; hers knows of nobody else to be told by.
-    is_seen_joined(&bob, &room, &carol).await;
+    bob.sees_membership(&room, &carol, "join").await;
     let from_bob = bob.send_text(&room, "hello all").await.event_id();
     carol.sync_until(timeline_has(&room, &from_bob)).await;
     alice.sync_until(timeline_has(&room, &from_bob)).await;
@@ -267,7 +220,7 @@ async fn a_join_through_one_server_is_told_to_the_others() {
 
 #[tokio::test]
 async fn a_transaction_that_is_too_long_or_of_another_server_is_refused_whole() {
-    let two = two().await;
+    let two = Two::start().await;
     let (a, engine) = (name_of(&two.a), two.b.engine());
     let request = |origin: &OwnedServerName| {
         Request::new("1".into(), origin.clone(), MilliSecondsSinceUnixEpoch::now())
@@ -317,7 +270,7 @@ async fn a_transaction_that_is_too_long_or_of_another_server_is_refused_whole() 
 
 #[tokio::test]
 async fn a_server_speaks_for_its_own_users_only_and_where_they_are() {
-    let two = two().await;
+    let two = Two::start().await;
     let room = two.room().await;
     let elsewhere = two.bob.create_room(public_chat()).await.room_id();
     let (a, engine) = (name_of(&two.a), two.b.engine());

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use hearth_tests::{Answer, Authority, Client, Server, is_invited, is_joined, until};
+use hearth_engine::remote::invite_v1;
+use hearth_tests::{Answer, Client, Server, Two, is_invited, is_joined};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName,
     api::federation::thirdparty::exchange_invite::v1::Request as ExchangeRequest,
@@ -69,40 +70,9 @@ async fn room_with_invite(host: &Client, identity: &IdentityServer, token: &str)
     room
 }
 
-struct Two {
-    _authority: Authority,
-    a: Server,
-    b: Server,
-    alice: Client,
-    bob: Client,
-}
-
-async fn two() -> Two {
-    let authority = Authority::new();
-    let (a, b) = (
-        Server::start_federated(&authority).await,
-        Server::start_federated(&authority).await,
-    );
-    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
-    Two {
-        _authority: authority,
-        a,
-        b,
-        alice,
-        bob,
-    }
-}
-
-async fn has_membership(observer: &Client, room: &str, member: &Client, membership: &str) {
-    until("the membership is known", || async {
-        (observer.memberships(room).await[&member.user_id] == membership).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn who_was_invited_by_address_is_invited_once_the_identity_server_says_who_it_is() {
-    let Two { b, alice, bob, .. } = &two().await;
+    let Two { b, alice, bob, .. } = &Two::start().await;
     let identity = IdentityServer::new();
     let room = room_with_invite(alice, &identity, "token").await;
     let invites = json!([identity.invite(&room, "token", alice, bob)]);
@@ -113,33 +83,29 @@ async fn who_was_invited_by_address_is_invited_once_the_identity_server_says_who
     assert_eq!(member["third_party_invite"]["signed"]["token"], "token");
     bob.join(&room).await.ok();
     bob.sync_until(is_joined(&room)).await;
-    has_membership(alice, &room, bob, "join").await;
+    alice.sees_membership(&room, bob, "join").await;
 }
 
 #[tokio::test]
 async fn a_server_that_is_in_the_room_invites_in_the_name_of_another_servers_user() {
-    let Two { a, b, alice, bob, .. } = &two().await;
+    let Two { a, b, alice, bob, .. } = &Two::start().await;
     let identity = IdentityServer::new();
     let room = room_with_invite(alice, &identity, "token").await;
     let carol = b.register("carol").await;
     alice.invite(&room, &carol).await.ok();
     carol.sync_until(is_invited(&room)).await;
-    carol
-        .post(&format!("/v3/join/{room}?via={}", a.name()), json!({}))
-        .await
-        .ok();
-    carol.sync_until(is_joined(&room)).await;
+    carol.join_via(&room, a.name()).await;
     let invites = json!([identity.invite(&room, "token", alice, bob)]);
     identity.tell(b, bob, invites).await.ok();
     bob.sync_until(is_invited(&room)).await;
-    has_membership(alice, &room, bob, "invite").await;
+    alice.sees_membership(&room, bob, "invite").await;
     bob.join(&room).await.ok();
-    has_membership(alice, &room, bob, "join").await;
+    alice.sees_membership(&room, bob, "join").await;
 }
 
 #[tokio::test]
 async fn a_proof_given_with_a_join_makes_an_invite_first() {
-    let Two { a, alice, bob, .. } = &two().await;
+    let Two { a, alice, bob, .. } = &Two::start().await;
     let identity = IdentityServer::new();
     let room = room_with_invite(alice, &identity, "here").await;
     let dora = a.register("dora").await;
@@ -158,12 +124,12 @@ async fn a_proof_given_with_a_join_makes_an_invite_first() {
     dora.post(&path, join(&dora, "here")).await.ok();
     bob.post(&path, join(bob, "here")).await.ok();
     bob.sync_until(is_joined(&room)).await;
-    has_membership(alice, &room, &dora, "join").await;
+    alice.sees_membership(&room, &dora, "join").await;
 }
 
 #[tokio::test]
 async fn what_proves_nothing_invites_nobody() {
-    let Two { b, alice, bob, .. } = &two().await;
+    let Two { b, alice, bob, .. } = &Two::start().await;
     let (identity, other) = (IdentityServer::new(), IdentityServer::new());
     let room = room_with_invite(alice, &identity, "token").await;
     let forged = other.invite(&room, "token", alice, bob);
@@ -201,7 +167,7 @@ async fn what_proves_nothing_invites_nobody() {
 
 #[tokio::test]
 async fn an_exchange_is_for_users_of_who_asks_and_the_key_must_be_in_use() {
-    let Two { a, b, alice, bob, .. } = &two().await;
+    let Two { a, b, alice, bob, .. } = &Two::start().await;
     let identity = IdentityServer::new();
     let room = room_with_invite(alice, &identity, "token").await;
     let dora = a.register("dora").await;
@@ -259,4 +225,69 @@ async fn inviting_by_address_is_refused_where_no_identity_server_is_asked() {
         .create_room(json!({ "invite_3pid": [by_address] }))
         .await
         .refused(403, "M_THREEPID_DENIED");
+}
+
+/// The newest event of a server, as others get it.
+async fn newest_pdu(server: &Server) -> Value {
+    let pool = sqlx::PgPool::connect(server.database_url())
+        .await
+        .expect("the database is there");
+    let pdu: Vec<u8> = sqlx::query_scalar("SELECT pdu FROM events ORDER BY position DESC NULLS LAST LIMIT 1")
+        .fetch_one(&pool)
+        .await
+        .expect("there is one");
+    pool.close().await;
+    serde_json::from_slice(&pdu).expect("JSON")
+}
+
+#[tokio::test]
+async fn an_invite_in_the_old_way_is_signed_and_shown() {
+    let Two { a, b, alice, bob, .. } = &Two::start().await;
+    let room = alice
+        .create_room(json!({ "room_version": "2", "name": "The den" }))
+        .await
+        .room_id();
+    alice.invite(&room, bob).await.ok();
+    let invite = newest_pdu(a).await;
+    assert_eq!(invite["state_key"], bob.user_id.as_str(), "{invite}");
+    bob.sync_until(is_invited(&room)).await;
+    bob.leave(&room).await.ok();
+    alice.sees_membership(&room, bob, "leave").await;
+    bob.sync().await;
+
+    let guest: OwnedServerName = b.name().try_into().expect("a server name");
+    let ask = async |invite: &Value| {
+        let mut event = invite.clone();
+        let stripped = json!({
+            "type": "m.room.name", "state_key": "", "sender": alice.user_id, "content": { "name": "The den" },
+        });
+        event["unsigned"] = json!({ "invite_room_state": [stripped] });
+        let request = invite_v1::Request {
+            room_id: room.as_str().try_into().expect("an ID"),
+            event_id: invite["event_id"]
+                .as_str()
+                .expect("an ID")
+                .try_into()
+                .expect("an ID"),
+            event: serde_json::value::to_raw_value(&event).expect("JSON"),
+        };
+        a.engine().remote.invite_v1(&guest, request).await
+    };
+    let signed = ask(&invite).await.expect("it is signed");
+    let signed: Value = serde_json::from_str(signed.event.get()).expect("JSON");
+    for server in [a.name(), b.name()] {
+        assert!(signed["signatures"][server].is_object(), "{signed}");
+    }
+    let sync = bob.sync_until(is_invited(&room)).await;
+    let stripped = sync["rooms"]["invite"][&room]["invite_state"]["events"].to_string();
+    assert!(stripped.contains("The den"), "{stripped}");
+    // It was not said of which version the room is: that comes with the join.
+    let forged = json!({ "membership": "join" });
+    let mut other = invite.clone();
+    other["content"] = forged;
+    let refused = ask(&other).await.expect_err("it is no invite").to_string();
+    assert!(refused.contains("M_INVALID_PARAM"), "{refused}");
+    alice.invite(&room, bob).await.ok();
+    bob.join(&room).await.ok();
+    alice.sees_membership(&room, bob, "join").await;
 }

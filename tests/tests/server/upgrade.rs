@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use hearth_tests::{
-    Answer, Authority, Client, Server, account_data, encoded, is_joined, public_chat, state_has, timeline,
-    timeline_has, until,
+    Answer, Client, Server, Two, account_data, encoded, is_joined, public_chat, state_has, timeline,
+    timeline_has,
 };
 use serde_json::{Value, json};
 
@@ -439,21 +439,10 @@ async fn who_may_upgrade_a_room_but_not_change_its_power_levels_leaves_them_as_t
 
 #[tokio::test]
 async fn members_of_other_servers_follow_and_their_servers_aliases_with_them() {
-    let authority = Authority::new();
-    let (a, b) = (
-        Server::start_federated(&authority).await,
-        Server::start_federated(&authority).await,
-    );
-    let (alice, bob, carol) = (
-        a.register("alice").await,
-        b.register("bob").await,
-        b.register("carol").await,
-    );
-    let old = alice.create_room(public_chat()).await.room_id();
-    bob.post(&format!("/v3/join/{old}?via={}", a.name()), json!({}))
-        .await
-        .ok();
-    bob.sync_until(is_joined(&old)).await;
+    let two = Two::start().await;
+    let Two { a, b, alice, bob, .. } = &two;
+    let carol = b.register("carol").await;
+    let old = two.room().await;
     carol.join(&old).await.ok();
     let alias = format!("#there:{}", b.name());
     bob.put(
@@ -462,14 +451,10 @@ async fn members_of_other_servers_follow_and_their_servers_aliases_with_them() {
     )
     .await
     .ok();
-    keep_settings(&bob, &old, &alice).await;
-    keep_settings(&carol, &old, &bob).await;
-    until("the host knows of them", || async {
-        (alice.memberships(&old).await[&bob.user_id] == "join").then_some(())
-    })
-    .await;
+    keep_settings(bob, &old, alice).await;
+    keep_settings(&carol, &old, bob).await;
 
-    let new = upgrade(&alice, &old, "12").await.string("replacement_room");
+    let new = upgrade(alice, &old, "12").await.string("replacement_room");
     let sync = bob.sync_until(state_has(&old, "m.room.tombstone", "")).await;
     let tombstone = timeline(&sync, &old)
         .into_iter()
@@ -478,14 +463,11 @@ async fn members_of_other_servers_follow_and_their_servers_aliases_with_them() {
         tombstone.expect("it was there")["content"]["replacement_room"],
         new
     );
-    bob.post(&format!("/v3/join/{new}?via={}", a.name()), json!({}))
-        .await
-        .ok();
-    bob.sync_until(is_joined(&new)).await;
-    has_settings(&bob, &new, &alice).await;
+    bob.join_via(&new, a.name()).await;
+    has_settings(bob, &new, alice).await;
     let led = carol.join(&alias).await.room_id();
     assert_eq!(led, new);
-    has_settings(&carol, &new, &bob).await;
+    has_settings(&carol, &new, bob).await;
     let hello = alice.send_text(&new, "all here?").await.event_id();
     carol.sync_until(timeline_has(&new, &hello)).await;
 }
