@@ -32,7 +32,7 @@ pub(super) async fn unseen_by(
     let Some(room) = rooms::by_nid(engine, newcomer.room_nid).await? else {
         return Ok(None);
     };
-    let extremities = rooms::forward_extremities(engine, &room).await?;
+    let extremities = rooms::committed_extremities(engine, &room).await?;
     let own_name = &engine.config.server_name;
     let own = extremities.iter().filter(|event| {
         event.sender().server_name() == own_name && event.place.sequence <= newcomer.sequence

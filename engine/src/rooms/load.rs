@@ -191,10 +191,12 @@ pub(super) async fn load_head(engine: &Engine, room: &Room) -> Result<(), Error>
     Ok(())
 }
 
-/// The events that no event names as a predecessor yet, those that are being committed among them.
-pub(crate) async fn forward_extremities(engine: &Engine, room: &Room) -> Result<Vec<Arc<Event>>, Error> {
-    load_head(engine, room).await?;
-    let extremities = room.head.extremities().into_iter();
-    let events = read::events(engine, room, extremities.map(|extremity| extremity.nid)).await?;
-    Ok(events.into_values().collect())
+/// The events that no event of the log names as a predecessor yet. What is only being committed may come to nothing.
+pub(crate) async fn committed_extremities(engine: &Engine, room: &Room) -> Result<Vec<Arc<Event>>, Error> {
+    let stored = {
+        let mut connection = engine.db.acquire().await?;
+        rooms::heads(&mut connection, &[room.nid]).await?.pop()
+    };
+    let nids = stored.into_iter().flat_map(|stored| stored.forward_extremities);
+    Ok(read::events(engine, room, nids).await?.into_values().collect())
 }

@@ -55,7 +55,7 @@ pub use decide::DecideError;
 pub(crate) use draft::{Draft, content_from_json};
 pub(crate) use handshake::JoinTurns;
 pub use handshake::{HandshakeError, serve::ServeError};
-pub(crate) use load::{by_id, by_nid, forward_extremities, load_views};
+pub(crate) use load::{by_id, by_nid, committed_extremities, load_views};
 pub(crate) use partial::PartialRooms;
 pub(crate) use prune::prune_redacted;
 pub(crate) use receive::{inbox::Inbox, state::States};
