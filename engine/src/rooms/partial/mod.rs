@@ -48,6 +48,8 @@ pub(crate) struct PartialRooms {
     rooms: Mutex<HashMap<RoomNid, Known>>,
     /// How many are partial: nearly always none.
     count: AtomicUsize,
+    /// How many there are, of those that are whole by now too.
+    known: AtomicUsize,
     places: Semaphore,
 }
 
@@ -96,6 +98,7 @@ impl PartialRooms {
         Self {
             rooms: Mutex::default(),
             count: AtomicUsize::new(0),
+            known: AtomicUsize::new(0),
             places: Semaphore::new(AT_ONCE),
         }
     }
@@ -114,6 +117,9 @@ impl PartialRooms {
     /// From where in the log on the state of a room is whole: from its beginning for most, and nowhere yet for one of
     /// whose state only a part is here.
     pub fn whole_since(&self, room_nid: RoomNid) -> Option<Position> {
+        if self.known.load(Ordering::Acquire) == 0 {
+            return Some(Position(0));
+        }
         match self.rooms.lock().get(&room_nid) {
             None => Some(Position(0)),
             Some(Known::WholeAt(position)) => Some(*position),
@@ -151,10 +157,13 @@ impl PartialRooms {
             (true, false) => drop(self.count.fetch_sub(1, Ordering::AcqRel)),
             _ => {}
         }
+        #[expect(clippy::cast_precision_loss, reason = "a metric")]
+        metrics::gauge!("hearth_rooms_partial").set(self.count.load(Ordering::Acquire) as f64);
         let is_over = matches!(after, None | Some(Known::WholeAt(_)));
         if let Some(after) = after {
             rooms.insert(room_nid, after);
         }
+        self.known.store(rooms.len(), Ordering::Release);
         match before {
             Some(Known::Partial(before)) if is_over => Some(before),
             _ => None,
