@@ -2,6 +2,7 @@
 
 use hearth_tests::{Answer, Authority, Client, Server, encoded, is_joined, public_chat, until};
 use homeserver::config::Audience;
+use ruma::{ServerName, UInt, api::federation::directory::get_public_rooms::v1 as get_public_rooms};
 use serde_json::{Value, json};
 
 /// The IDs of the rooms on a page.
@@ -288,6 +289,14 @@ async fn another_servers_directory_is_searched_through_ones_own() {
     bob.post(&path, json!({ "since": "x" }))
         .await
         .refused(400, "M_INVALID_PARAM");
+
+    // The older way to ask, which this server has no use for.
+    let origin = <&ServerName>::try_from(b.name()).expect("a server name");
+    let mut request = get_public_rooms::Request::new();
+    request.limit = Some(UInt::from(2_u8));
+    let page = hearth_engine::federation::public_rooms(a.engine(), origin, request).await;
+    let page = page.expect("the rooms are listed");
+    assert_eq!((page.chunk.len(), page.next_batch.is_some()), (2, true));
 
     // For strangers nobody else is asked.
     b.anonymous().get(&path).await.refused(401, "M_MISSING_TOKEN");
