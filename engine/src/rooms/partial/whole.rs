@@ -64,13 +64,10 @@ pub(super) async fn complete(
             let (_, current) = completing.restating.current(&extremities).await?;
             completing.difference(&now, &current.map).await?;
         }
-        match completing.commit().await? {
-            Ok(()) => {
-                completing.judge_again().await?;
-                tracing::info!(room_id = %room.id, "the state of a room that was joined with a part of it is whole");
-                return Ok(());
-            }
-            Err(Moved) => {}
+        if completing.commit().await?.is_ok() {
+            completing.judge_again().await?;
+            tracing::info!(room_id = %room.id, "the state of a room that was joined with a part of it is whole");
+            return Ok(());
         }
     }
     Err(CommitError::Unavailable.into())
