@@ -15,9 +15,9 @@ use ruma::api::client::{
 };
 
 use crate::{
-    account, account_data, admin_register, alias, at_time, device, directory, filter, message, openid, profile,
-    push, read_marker, receipt, register, relation, reporting, room, server_information, session, space, state,
-    sync, tag, typing, upgrade,
+    account, account_data, admin_register, alias, at_time, device, directory, filter, message, openid,
+    profile, push, read_marker, receipt, register, relation, reporting, room, server_information, session,
+    space, state, sync, tag, typing, upgrade,
 };
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].

@@ -207,7 +207,10 @@ impl Scene {
                 }),
             ),
             get("/v3/directory/list/room/{room}"),
-            put("/v3/directory/list/room/{room}", json!({ "visibility": "private" })),
+            put(
+                "/v3/directory/list/room/{room}",
+                json!({ "visibility": "private" }),
+            ),
             post("/v3/user/{user}/openid/request_token", json!({})),
             post("/v3/rooms/{room}/report", json!({ "reason": "x" })),
             post(
