@@ -1,12 +1,14 @@
 //! Tokens that clients hold: of a sync, and of a place in a room's history.
 //!
 //! A sync token is `h{generation}_{position}_{run}.{counter}`: the log's generation, the last position it includes,
-//! and what of the ephemeral (typing) it includes, in which run of the server. A place is `t{sequence}_{sub}`: the
-//! boundary after the event of that place, whether there is one or not.
+//! and what of the ephemeral (typing) it includes, in which run of the server. One that was told in parts, of which more
+//! are to come, ends in `_{since}.{room}`: rooms up to that number are told up to the position, the others only up to
+//! `since`, or never where nothing stands there. A place is `t{sequence}_{sub}`: the boundary after the event of that
+//! place, whether there is one or not.
 
 use std::{fmt, str::FromStr};
 
-use hearth_storage::{Position, events::Place};
+use hearth_storage::{Position, RoomNid, events::Place};
 
 /// Where a sync stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,17 @@ pub struct SyncToken {
     pub position: Position,
     /// What of the ephemeral was told; nothing in tokens that say nothing of it.
     pub ephemeral: Option<Ephemeral>,
+    /// Of a sync that is told in parts: which rooms were told up to the position. Nothing where all were.
+    pub part: Option<Part>,
+}
+
+/// How far a sync that is told in parts has come. Parts go by the numbers of rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Where the rooms that are still to come stand; nothing where they were never told.
+    pub since: Option<Position>,
+    /// The last room that was told up to the token's position.
+    pub upto_room: RoomNid,
 }
 
 /// Where a sync stands in what isn't in the log.
@@ -45,10 +58,18 @@ pub struct BadToken;
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "h{}_{}", self.generation, self.position)?;
-        match self.ephemeral {
-            Some(Ephemeral { run, counter }) => write!(f, "_{run}.{counter}"),
-            None => Ok(()),
+        // What is told in parts has an ephemeral part always.
+        if let Some(Ephemeral { run, counter }) = self.ephemeral {
+            write!(f, "_{run}.{counter}")?;
         }
+        if let Some(Part { since, upto_room }) = self.part {
+            f.write_str("_")?;
+            if let Some(since) = since {
+                write!(f, "{since}")?;
+            }
+            write!(f, ".{}", i64::from(upto_room))?;
+        }
+        Ok(())
     }
 }
 
@@ -68,10 +89,12 @@ impl FromStr for SyncToken {
             }
             None => None,
         };
+        let part = parts.next().map(part).transpose()?;
         let token = Self {
             generation,
             position: Position(position),
             ephemeral,
+            part,
         };
         if parts.next().is_some() || token.generation < 0 || token.position < Position(0) {
             return Err(BadToken);
@@ -104,6 +127,22 @@ impl FromStr for HistoryToken {
     }
 }
 
+fn part(text: &str) -> Result<Part, BadToken> {
+    let (since, room) = text.split_once('.').ok_or(BadToken)?;
+    let since: Option<i64> = match since {
+        "" => None,
+        since => Some(number(Some(since))?),
+    };
+    let upto_room: i64 = number(Some(room))?;
+    if upto_room < 0 || since.is_some_and(|since| since < 0) {
+        return Err(BadToken);
+    }
+    Ok(Part {
+        since: since.map(Position),
+        upto_room: RoomNid::from(upto_room),
+    })
+}
+
 /// Digits only: what `parse` would take besides (a plus sign) was never given out.
 fn number<T: FromStr>(text: Option<&str>) -> Result<T, BadToken> {
     let text = text.filter(|text| !text.starts_with('+')).ok_or(BadToken)?;
@@ -112,19 +151,31 @@ fn number<T: FromStr>(text: Option<&str>) -> Result<T, BadToken> {
 
 #[cfg(test)]
 mod tests {
-    use hearth_storage::{Position, events::Place};
+    use hearth_storage::{Position, RoomNid, events::Place};
 
-    use super::{Ephemeral, HistoryToken, SyncToken};
+    use super::{Ephemeral, HistoryToken, Part, SyncToken};
 
     #[test]
     fn tokens_come_back_as_they_were_given() {
-        for text in ["h1_0", "h1_1234_77.5", "t5_0", "t5_-1", "t9223372036854775807_0"] {
+        for text in [
+            "h1_0",
+            "h1_1234_77.5",
+            "h1_9_7.5_4.12",
+            "h1_9_7.5_.12",
+            "t5_0",
+            "t5_-1",
+            "t9223372036854775807_0",
+        ] {
             assert_eq!(text.parse::<HistoryToken>().expect(text).to_string(), text);
         }
         let token = SyncToken {
             generation: 2,
             position: Position(9),
             ephemeral: Some(Ephemeral { run: 1, counter: 3 }),
+            part: Some(Part {
+                since: None,
+                upto_room: RoomNid::from(7),
+            }),
         };
         assert_eq!(token.to_string().parse::<SyncToken>().expect("it parses"), token);
         let place = HistoryToken::Place(Place { sequence: 3, sub: -1 });
@@ -146,6 +197,10 @@ mod tests {
             "h1_-5",
             "h1_5_6",
             "h1_5_6.7_8",
+            "h1_5_6.7_8.",
+            "h1_5_6.7_-8.9",
+            "h1_5_6.7_8.-9",
+            "h1_5_6.7_8.9_1",
             "t5",
             "t_",
             "s12_34",

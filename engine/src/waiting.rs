@@ -35,7 +35,7 @@ pub struct Wait<'a> {
 
 impl Waiting {
     /// Registers that someone waits for news of a user. What comes from now on is not missed, if
-    /// [`Wait::enable`]d futures are used.
+    /// the future of [`Wait::woken`] is made before looking.
     pub fn wait_for(&self, user_nid: UserNid) -> Wait<'_> {
         let mut by_user = self.by_user.lock();
         let waiters = by_user.entry(user_nid).or_default();

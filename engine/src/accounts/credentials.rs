@@ -101,7 +101,7 @@ pub(crate) async fn verify(
 }
 
 /// Whether a user of this server has an account, and one that is not closed.
-pub(crate) async fn is_active(engine: &Engine, user_id: &UserId) -> Result<bool, Error> {
+pub async fn is_active(engine: &Engine, user_id: &UserId) -> Result<bool, Error> {
     let account = find(engine, &[user_id.to_string()]).await?;
     Ok(account.is_some_and(|account| account.deactivated_at.is_none()))
 }

@@ -41,7 +41,7 @@ use quick_cache::sync::Cache;
 pub use authenticate::{AuthenticateError, Requester, Session, authenticate};
 pub use changes::invalidate;
 pub(crate) use changes::invalidate_all;
-pub(crate) use credentials::is_active;
+pub use credentials::is_active;
 pub use secrets::Password;
 
 use crate::Entropy;

@@ -34,6 +34,8 @@ pub struct Viewer {
     pub device_nid: DeviceNid,
     /// Now, milliseconds, for `age`.
     pub now: i64,
+    /// Is told the sequence numbers of events.
+    pub tells_sequence: bool,
 }
 
 #[derive(Serialize)]
@@ -63,6 +65,9 @@ struct Unsigned<'a> {
     redacted_because: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction_id: Option<&'a str>,
+    /// The place of a live event in its room's order.
+    #[serde(rename = "chat.hearth.seq", skip_serializing_if = "Option::is_none")]
+    sequence: Option<i64>,
     #[serde(rename = "m.relations", skip_serializing_if = "Option::is_none")]
     relations: Option<&'a RawValue>,
 }
@@ -104,6 +109,8 @@ impl Event {
                 .as_ref()
                 .map(|redaction| redaction.to_client(format, viewer, None, None, None)),
             transaction_id,
+            sequence: (viewer.tells_sequence && self.place.sub == 0 && self.place.sequence > 0)
+                .then_some(self.place.sequence),
             relations: relations.as_deref(),
         };
         let federated;

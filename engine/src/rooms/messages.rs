@@ -212,6 +212,7 @@ async fn past_gaps(
 
 fn sync_token(head: LogHead) -> SyncToken {
     SyncToken {
+        part: None,
         generation: head.generation,
         position: head.position,
         ephemeral: None,

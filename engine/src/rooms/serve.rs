@@ -85,6 +85,7 @@ pub(crate) fn viewer(engine: &Engine, requester: &Requester) -> Viewer {
         user_nid: requester.user_nid,
         device_nid: requester.device_nid,
         now: engine.clock.now_ms(),
+        tells_sequence: false,
     }
 }
 

@@ -55,17 +55,25 @@ async fn stored(sync: &Sync<'_>) -> Result<Data, Error> {
     } else {
         sync.since.unwrap_or_default()
     };
-    if sync.user.account_data <= since && (came.is_empty() || sync.user.account_data == Position(0)) {
+    // Rooms that were told less far than the rest may have older news.
+    let earliest = match sync.part {
+        Some(part) if !sync.full_state => part.since.unwrap_or_default().min(since),
+        _ => since,
+    };
+    let from = if came.is_empty() { earliest } else { Position(0) };
+    if sync.user.account_data <= from {
         return Ok(Data::default());
     }
-    let from = if came.is_empty() { since } else { Position(0) };
     let mut connection = sync.engine.db.acquire().await?;
     let rows = account_data::of_user(&mut connection, sync.requester.user_nid, from, sync.upto()).await?;
+    let is_news = |room_nid: RoomNid, position: Position| {
+        sync.full_state || sync.since_of(room_nid).is_none_or(|since| position > since)
+    };
     let mut data = Data::default();
     for (position, row) in rows {
         match row.room_nid {
             None if position > since => data.global.push(row),
-            Some(room_nid) if position > since || came.contains(&room_nid) => {
+            Some(room_nid) if is_news(room_nid, position) || came.contains(&room_nid) => {
                 data.by_room.entry(room_nid).or_default().push(row);
             }
             _ => {}
@@ -75,16 +83,15 @@ async fn stored(sync: &Sync<'_>) -> Result<Data, Error> {
 }
 
 fn rooms_in_view(sync: &Sync<'_>) -> HashSet<RoomNid> {
-    let Some(since) = sync.since else {
-        return HashSet::new();
-    };
-    let became_whole = |room_nid: RoomNid| {
-        let whole_since = sync.engine.partial.whole_since(room_nid);
-        whole_since.is_some_and(|position| position > since) && !sync.loads_lazily()
-    };
     let came = sync.user.rooms.iter().filter(|(room_nid, room)| {
+        let Some(since) = sync.since_of(**room_nid) else {
+            return false;
+        };
+        let whole_since = sync.engine.partial.whole_since(**room_nid);
+        let became_whole =
+            whole_since.is_some_and(|position| position > since) && !sync.loads_lazily();
         room.joined_at
-            .is_some_and(|joined_at| joined_at > since || became_whole(**room_nid))
+            .is_some_and(|joined_at| joined_at > since || became_whole)
     });
     came.map(|(room_nid, _)| *room_nid).collect()
 }

@@ -16,8 +16,11 @@ use super::{
     Sync,
     account::{self, Data},
     gather::{self, Material},
+    parts::ToldRoom,
     plan::Plan,
-    response::{Events, InvitedRoom, JoinedRoom, KnockedRoom, LeftRoom, Response, State, Stripped, Timeline},
+    response::{
+        Events, InvitedRoom, JoinedRoom, KnockedRoom, LeftRoom, Range, Response, State, Stripped, Timeline,
+    },
     summary, typing,
 };
 use crate::{
@@ -31,7 +34,7 @@ use crate::{
 
 type LoadedEvents = HashMap<EventNid, Arc<Event>>;
 
-/// Fills in everything but `next_batch`.
+/// Fills in everything but `next_batch`. Gives the rooms that it told.
 pub(super) async fn compose(
     sync: &Sync<'_>,
     plan: &Plan,
@@ -39,12 +42,13 @@ pub(super) async fn compose(
     mut data: Data,
     typing: HashMap<RoomNid, Vec<UserNid>>,
     response: &mut Response,
-) -> Result<(), Error> {
+) -> Result<Vec<ToldRoom>, Error> {
     let summaries = changed_summaries(sync, &materials).await?;
     let mut unread = unread_of(sync, &materials).await?;
     load_members_lazily(sync, &mut materials).await?;
     let events = load_events(sync, &materials).await?;
-    let viewer = serve::viewer(sync.engine, sync.requester);
+    let mut viewer = serve::viewer(sync.engine, sync.requester);
+    viewer.tells_sequence = sync.bound.is_some();
     let bundles = bundle(sync, &materials).await?;
     let composer = Composer {
         sync,
@@ -56,6 +60,14 @@ pub(super) async fn compose(
             _ => ClientFormat::Sync,
         },
         fields: Fields::of(sync.filter.event_fields.as_deref()),
+    };
+    let mut told: Vec<ToldRoom> = Vec::with_capacity(materials.len());
+    let mut note = |room_nid: RoomNid, room_id: &OwnedRoomId, weight: usize| {
+        told.push(ToldRoom {
+            room_nid,
+            room_id: room_id.clone(),
+            weight,
+        });
     };
     for material in materials {
         let room_nid = material.room.nid;
@@ -75,6 +87,7 @@ pub(super) async fn compose(
                 .any(|receipt| receipt.user_nid == sync.requester.user_nid);
             // A room that comes into view is told, whatever the filter leaves of it: the user is in it.
             if material.span.whole || material.span.became_whole || has_read || !is_quiet(&room) {
+                note(room_nid, &room_id, room.weight());
                 response.rooms.join.insert(room_id, room);
             }
         } else {
@@ -82,7 +95,9 @@ pub(super) async fn compose(
                 timeline: composer.timeline(&material),
                 state: composer.state(&material),
                 account_data: Events { events: account_data },
+                range: composer.range(&material),
             };
+            note(room_nid, &room_id, room.weight());
             response.rooms.leave.insert(room_id, room);
         }
     }
@@ -101,23 +116,20 @@ pub(super) async fn compose(
             .collect()
     };
     for (room_nid, room_id) in named(&plan.invited) {
-        response.rooms.invite.insert(
-            room_id,
-            InvitedRoom {
-                invite_state: stripped(&room_nid),
-            },
-        );
+        let invite_state = stripped(&room_nid);
+        note(room_nid, &room_id, invite_state.weight());
+        response
+            .rooms
+            .invite
+            .insert(room_id, InvitedRoom { invite_state });
     }
     for (room_nid, room_id) in named(&plan.knocked) {
-        response.rooms.knock.insert(
-            room_id,
-            KnockedRoom {
-                knock_state: stripped(&room_nid),
-            },
-        );
+        let knock_state = stripped(&room_nid);
+        note(room_nid, &room_id, knock_state.weight());
+        response.rooms.knock.insert(room_id, KnockedRoom { knock_state });
     }
     response.account_data.events = account::global(sync, &data.global);
-    Ok(())
+    Ok(told)
 }
 
 /// What is unread of the rooms that the user is in.
@@ -143,9 +155,11 @@ fn tell_unread(sync: &Sync<'_>, room: &mut JoinedRoom, counts: Counts) {
     }
 }
 
-/// Nothing to tell of a room that is known to the client.
+/// Nothing to tell of a room that is known to the client. What a filter keeps back is told by its numbers, to who counts.
 fn is_quiet(room: &JoinedRoom) -> bool {
-    room.timeline.events.is_empty()
+    let withheld = room.range.is_some_and(|range| range.after < range.upto);
+    !withheld
+        && room.timeline.events.is_empty()
         && !room.timeline.limited
         && room.state.events().is_empty()
         && room.ephemeral.events.is_empty()
@@ -267,7 +281,7 @@ async fn load_members_lazily(sync: &Sync<'_>, materials: &mut [Material]) -> Res
             });
         let current: BTreeMap<KeyNid, EventNid> = current.collect();
         let device = (sync.requester.device_nid, material.room.nid);
-        let since = sync.since.filter(|_| !material.span.whole);
+        let since = sync.since_of(material.room.nid).filter(|_| !material.span.whole);
         let pairs = current.iter().map(|(key_nid, event_nid)| (*key_nid, *event_nid));
         let untold =
             sync.engine
@@ -372,6 +386,7 @@ impl Composer<'_> {
         let mut room = JoinedRoom {
             timeline: self.timeline(material),
             state: self.state(material),
+            range: self.range(material),
             ..JoinedRoom::default()
         };
         if tell_summary {
@@ -412,6 +427,7 @@ impl Composer<'_> {
                 generation: self.sync.head.generation,
                 position: material.span.upto,
                 ephemeral: None,
+                part: None,
             }),
         };
         timeline.prev_batch = Some(before.to_string());
@@ -428,6 +444,10 @@ impl Composer<'_> {
         });
         timeline.events = served.collect();
         timeline
+    }
+
+    fn range(&self, material: &Material) -> Option<Range> {
+        self.sync.bound.map(|_| material.range)
     }
 
     fn state(&self, material: &Material) -> State {

@@ -15,6 +15,7 @@ use hearth_storage::{
 use super::{
     Sync,
     plan::{Plan, Span},
+    response::Range,
 };
 use crate::{
     Error,
@@ -25,8 +26,7 @@ use crate::{
     },
 };
 
-/// Events of a timeline if the client's filter says nothing, and at most.
-const DEFAULT_LIMIT: usize = 10;
+/// Events of a timeline, at most.
 const MAX_LIMIT: usize = 1000;
 
 /// What there is to tell of a room.
@@ -45,6 +45,8 @@ pub(super) struct Material {
     pub current: StateMap,
     /// What the user may see of it; nothing where they were in it for all of the timeline.
     pub sight: Option<Sight>,
+    /// The sequence numbers of the span, from the timeline's start on if it is limited.
+    pub range: Range,
 }
 
 /// What is taken of a room at the moment it is looked at.
@@ -54,6 +56,8 @@ struct Draft {
     /// The state as of `state_upto`.
     state: StateMap,
     state_upto: Position,
+    /// The sequence number of the last live event at the end of the span, if none is within it.
+    sequence: i64,
     sight: Option<Sight>,
     recent: Option<Recent>,
     /// The span came from the tables: its changes of state are not in `recent`, unless it is whole.
@@ -66,6 +70,8 @@ struct Recent {
     events: Vec<(Position, Arc<Event>)>,
     /// There are more before them.
     limited: bool,
+    /// The sequence numbers of the first and the last event that was looked at, be it told or not.
+    sequences: Option<(i64, i64)>,
     /// Changes of state up to `state_upto`: all that memory has, or from the tables, those that the state may have to
     /// be taken back by.
     changes: Vec<(Position, StateChange)>,
@@ -73,6 +79,12 @@ struct Recent {
 }
 
 impl Recent {
+    fn see(&mut self, event: &Event) {
+        let sequence = event.place.sequence;
+        let (first, last) = self.sequences.unwrap_or((sequence, sequence));
+        self.sequences = Some((first.min(sequence), last.max(sequence)));
+    }
+
     /// A receipt takes the place of the one before it, which a client could otherwise take for the newer.
     fn set_receipt(&mut self, receipt: &Receipt) {
         let key = |receipt: &Receipt| {
@@ -132,6 +144,7 @@ pub(super) async fn gather(sync: &Sync<'_>, plan: &Plan) -> Result<Vec<Material>
             span,
             state: view.state.clone(),
             state_upto: view.upto,
+            sequence: sequence_at(view, span.upto),
             sight: sights.get(&room.nid).cloned(),
             recent: from_memory(sync, view, &span, limit),
             is_from_tables: false,
@@ -205,7 +218,7 @@ async fn look_around(
 
 fn limit_of(sync: &Sync<'_>) -> usize {
     let limit = sync.filter.room.timeline.limit.map(u64::from);
-    limit.map_or(DEFAULT_LIMIT, |limit| {
+    limit.map_or(sync.default_limit, |limit| {
         usize::try_from(limit).unwrap_or(MAX_LIMIT).min(MAX_LIMIT)
     })
 }
@@ -217,6 +230,15 @@ fn needs_sight(draft: &Draft) -> bool {
     };
     let first = draft.recent.as_ref().and_then(|recent| recent.events.first());
     first.is_some_and(|(position, _)| *position < joined_at)
+}
+
+/// The sequence number of the last live event up to a position that is recent.
+fn sequence_at(view: &View, position: Position) -> i64 {
+    let after = view.recent.iter().find_map(|entry| match &entry.kind {
+        RoomEntryKind::Event(event, _) if entry.position > position => Some(event.place.sequence - 1),
+        _ => None,
+    });
+    after.unwrap_or(view.sequence)
 }
 
 /// The span from the room's latest entries in memory, if they reach back far enough.
@@ -234,11 +256,14 @@ fn from_memory(sync: &Sync<'_>, view: &View, span: &Span, limit: usize) -> Optio
             continue;
         }
         match &entry.kind {
-            RoomEntryKind::Event(event, _) if is_told(sync, event) => {
-                recent.events.push((entry.position, Arc::clone(event)))
+            RoomEntryKind::Event(event, _) => {
+                recent.see(event);
+                if is_told(sync, event) {
+                    recent.events.push((entry.position, Arc::clone(event)));
+                }
             }
             RoomEntryKind::Receipt(receipt) => recent.set_receipt(receipt),
-            RoomEntryKind::Event(..) | RoomEntryKind::State(_) => {}
+            RoomEntryKind::State(_) => {}
         }
     }
     let first_of_room = view.recent.iter().find_map(|entry| match &entry.kind {
@@ -302,12 +327,10 @@ async fn from_tables(
     let mut by_room: HashMap<RoomNid, Recent> = HashMap::new();
     for event in events {
         let position = positions.get(&event.nid).copied().unwrap_or_default();
+        let recent = by_room.entry(event.room_nid).or_default();
+        recent.see(&event);
         if is_told(sync, &event) {
-            by_room
-                .entry(event.room_nid)
-                .or_default()
-                .events
-                .push((position, event));
+            recent.events.push((position, event));
         }
     }
     // What the states in memory have to be taken back by: to the start of whole spans, to the end of others.
@@ -427,13 +450,18 @@ async fn receipts_of(
 ) -> Result<HashMap<RoomNid, Vec<Receipt>>, Error> {
     let mut by_room: HashMap<RoomNid, Vec<Receipt>> = HashMap::new();
     let (whole, since): (Vec<&Span>, Vec<&Span>) = spans.iter().partition(|span| span.since == Position(0));
-    for (spans, from) in [(whole, Position(0)), (since, sync.since.unwrap_or_default())] {
+    let earliest = sync.earliest().or(sync.since).unwrap_or_default();
+    for (spans, from) in [(whole, None), (since, Some(earliest))] {
         let room_nids: Vec<RoomNid> = spans.iter().map(|span| span.room_nid).collect();
         if room_nids.is_empty() {
             continue;
         }
-        for (_, receipt) in receipts::of_rooms(connection, &room_nids, from, sync.upto()).await? {
-            by_room.entry(receipt.room_nid).or_default().push(receipt);
+        let found = receipts::of_rooms(connection, &room_nids, from.unwrap_or_default(), sync.upto()).await?;
+        for (position, receipt) in found {
+            let told = from.and_then(|_| sync.since_of(receipt.room_nid));
+            if told.is_none_or(|told| position > told) {
+                by_room.entry(receipt.room_nid).or_default().push(receipt);
+            }
         }
     }
     Ok(by_room)
@@ -458,7 +486,7 @@ impl Draft {
             // To one who came back, events are told that they may know from before: that is a new beginning.
             let first = recent.events.first().map(|(position, _)| *position);
             recent.limited |= sync
-                .since
+                .since_of(self.room.nid)
                 .is_some_and(|since| first.is_some_and(|first| first <= since) && sight.was_in_by(since));
         }
         // Where history is missing here a timeline begins: what is missing is paged to.
@@ -493,6 +521,7 @@ impl Draft {
             span,
             mut state,
             state_upto,
+            sequence,
             sight,
             recent,
             is_from_tables,
@@ -500,6 +529,7 @@ impl Draft {
         let Recent {
             events,
             limited,
+            sequences,
             changes,
             receipts,
         } = recent.unwrap_or_default();
@@ -546,7 +576,16 @@ impl Draft {
             };
             told.extend(within.into_iter().filter(|(key_nid, _)| !shown.contains(key_nid)));
         }
+        let (first, upto) = sequences.unwrap_or((sequence + 1, sequence));
+        // What a limited timeline leaves out is not accounted for.
+        let first = match events.first() {
+            Some((_, event)) if limited => event.place.sequence,
+            None if limited => upto + 1,
+            _ => first,
+        };
+        let after = first - 1;
         Material {
+            range: Range { after, upto },
             room,
             span,
             events,

@@ -1,4 +1,4 @@
-//! `/v3/sync`: what became true since a position of the log, for one device.
+//! Sync, for `/v3/sync` and for live connections: what became true since a position of the log, for one device.
 //!
 //! A sync fixes the end of its range first and tells nothing beyond it. It plans which rooms it has to speak of
 //! ([`plan`]), gathers their material from memory or with a fixed number of queries ([`gather`]), and composes the
@@ -8,6 +8,8 @@ mod account;
 mod compose;
 mod gather;
 mod lazy;
+mod live;
+mod parts;
 mod plan;
 mod response;
 pub(crate) mod summary;
@@ -15,7 +17,7 @@ mod typing;
 
 use std::{sync::Arc, time::Duration};
 
-use hearth_storage::Position;
+use hearth_storage::{Position, RoomNid};
 use ruma::api::client::{filter::FilterDefinition, sync::sync_events::v3::Filter};
 use tokio::time::Instant;
 
@@ -24,15 +26,19 @@ use crate::{
     accounts::{AuthenticateError, Requester, authenticate::authenticate_again},
     filters::{self, FilterError},
     log::{LogHead, position_of},
-    tokens::{BadToken, SyncToken},
+    tokens::{BadToken, Part, SyncToken},
     users::{self, User},
 };
 pub(crate) use lazy::ToldMembers;
+pub use live::{Feed, FeedRequest, confirmed, connected, disconnected, set_presence, wait};
+use parts::Bound;
 use plan::Plan;
 pub use response::*;
 
 /// No sync waits longer, whatever a client asks for.
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
+/// Events of a timeline if the client's filter says nothing.
+const DEFAULT_LIMIT: usize = 10;
 
 /// What a client asks for.
 #[derive(Debug, Default)]
@@ -76,11 +82,17 @@ pub(crate) struct Sync<'a> {
     pub since: Option<Position>,
     /// What the client has seen of the ephemeral.
     pub since_token: Option<SyncToken>,
+    /// Which rooms that position is of, where the client was told a part of them.
+    pub part: Option<Part>,
     pub head: LogHead,
     pub full_state: bool,
     pub use_state_after: bool,
     /// The token was cut back: timelines are told as limited.
     pub cut_back: bool,
+    /// Events of a timeline if the filter says nothing.
+    pub default_limit: usize,
+    /// How much is told at once. For live connections, which are told sequence numbers besides.
+    pub bound: Option<Bound>,
 }
 
 impl Sync<'_> {
@@ -96,12 +108,23 @@ impl Sync<'_> {
 }
 
 /// What a sync was resolved to.
+#[derive(Debug)]
 struct Asked {
     filter: Arc<FilterDefinition>,
     token: Option<SyncToken>,
     full_state: bool,
     use_state_after: bool,
+    default_limit: usize,
+    bound: Option<Bound>,
     deadline: Instant,
+}
+
+/// What there is to tell, and where that leads to.
+struct Told {
+    response: Response,
+    next: SyncToken,
+    /// The log lost its end, which the client must be told otherwise.
+    is_cut_back: bool,
 }
 
 /// Answers a sync: at once if there is something to tell, or when there is, or when the time is over.
@@ -145,6 +168,8 @@ async fn resolve(engine: &Engine, requester: &Requester, request: SyncRequest) -
             .transpose()?,
         full_state: request.full_state,
         use_state_after: request.use_state_after,
+        default_limit: DEFAULT_LIMIT,
+        bound: None,
         deadline,
     })
 }
@@ -155,6 +180,21 @@ async fn look(
     requester: &Requester,
     asked: &Asked,
 ) -> Result<Option<Response>, SyncError> {
+    let Told {
+        response,
+        is_cut_back,
+        ..
+    } = told(engine, requester, asked).await?;
+    let is_due = asked.token.is_none_or(|token| token.part.is_some())
+        || asked.full_state
+        || is_cut_back
+        || Instant::now() >= asked.deadline
+        || engine.shutdown.is_cancelled();
+    Ok((is_due || !response.is_empty()).then_some(response))
+}
+
+/// What there is to tell as of now.
+async fn told(engine: &Arc<Engine>, requester: &Requester, asked: &Asked) -> Result<Told, SyncError> {
     let (head, user) = present(engine, requester).await?;
     let (since, cut_back) = match &asked.token {
         Some(token) => {
@@ -171,25 +211,31 @@ async fn look(
         user,
         since,
         since_token: asked.token,
+        part: asked.token.and_then(|token| token.part).map(|part| Part {
+            since: part.since.min(since),
+            ..part
+        }),
         head,
         // What was lost with the end of the log, the client must be told otherwise.
         full_state: asked.full_state || cut_back,
         use_state_after: asked.use_state_after,
         cut_back,
+        default_limit: asked.default_limit,
+        bound: asked.bound,
     };
-    let mut response = answer(&sync).await?;
+    let (mut response, upto_room) = answer(&sync).await?;
     let next = SyncToken {
         generation: head.generation,
         position: head.position,
         ephemeral: Some(ephemeral),
+        part: upto_room.map(|upto_room| sync.part_upto(upto_room)),
     };
     response.next_batch = next.to_string();
-    let is_due = asked.token.is_none()
-        || asked.full_state
-        || cut_back
-        || Instant::now() >= asked.deadline
-        || engine.shutdown.is_cancelled();
-    Ok((is_due || !response.is_empty()).then_some(response))
+    Ok(Told {
+        response,
+        next,
+        is_cut_back: cut_back,
+    })
 }
 
 /// The end of the log and the user as of just there.
@@ -210,12 +256,19 @@ async fn present(engine: &Engine, requester: &Requester) -> Result<(LogHead, Arc
     }
 }
 
-async fn answer(sync: &Sync<'_>) -> Result<Response, Error> {
+/// The answer; and the last room of it, where others are still to come.
+async fn answer(sync: &Sync<'_>) -> Result<(Response, Option<RoomNid>), Error> {
     let mut response = Response::default();
     let data = account::data(sync).await?;
     let typing = typing::changed(sync).await?;
-    let plan = Plan::make(sync, &data, typing.keys().copied()).await?;
+    let mut plan = Plan::make(sync, &data, typing.keys().copied()).await?;
+    // After a cut the answer is whole, as if there had been no sync before.
+    let bound = sync.bound.filter(|_| !sync.full_state);
+    let mut upto_room = bound.and_then(|bound| plan.cut(sync, bound.rooms));
     let materials = gather::gather(sync, &plan).await?;
-    compose::compose(sync, &plan, materials, data, typing, &mut response).await?;
-    Ok(response)
+    let told = compose::compose(sync, &plan, materials, data, typing, &mut response).await?;
+    if let Some(bound) = bound {
+        upto_room = parts::cut(sync, bound.bytes, told, &mut response).or(upto_room);
+    }
+    Ok((response, upto_room))
 }

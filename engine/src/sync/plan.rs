@@ -51,11 +51,16 @@ impl Plan {
     ) -> Result<Self, Error> {
         let mut plan = Self::default();
         let touched = match sync.since {
-            Some(since) => Some(touched_rooms(sync, since, data, typing).await?),
+            // Rooms that were never told need no reason; of the others, those told least may have the most.
+            Some(since) => {
+                let since = sync.earliest().unwrap_or(since).min(since);
+                Some(touched_rooms(sync, since, data, typing).await?)
+            }
             None => None,
         };
         for (room_nid, room) in &sync.user.rooms {
-            let is_touched = touched.as_ref().is_none_or(|touched| touched.contains(room_nid));
+            let is_touched = touched.as_ref().is_none_or(|touched| touched.contains(room_nid))
+                || sync.since_of(*room_nid).is_none();
             plan.consider(sync, *room_nid, room, is_touched);
         }
         let all = plan.joined.iter().chain(&plan.left).map(|span| span.room_nid);
@@ -69,8 +74,9 @@ impl Plan {
     }
 
     fn consider(&mut self, sync: &Sync<'_>, room_nid: RoomNid, room: &UserRoom, is_touched: bool) {
-        let since = sync.since.unwrap_or_default();
-        let changed = sync.since.is_none() || room.position > since;
+        let told = sync.since_of(room_nid);
+        let since = told.unwrap_or_default();
+        let changed = told.is_none() || room.position > since;
         let upto = sync.upto();
         match room.membership {
             Membership::Join => {
@@ -81,7 +87,7 @@ impl Plan {
                     return;
                 }
                 let became_whole = whole_since.is_some_and(|position| position > since);
-                let came = sync.since.is_none()
+                let came = told.is_none()
                     || room.joined_at.is_none_or(|joined_at| joined_at > since)
                     || (became_whole && !sync.loads_lazily());
                 if came || is_touched || sync.full_state {
@@ -103,8 +109,8 @@ impl Plan {
             Membership::Knock if changed => self.knocked.push(room_nid),
             Membership::Leave | Membership::Ban => {
                 // Without being asked, a client is told of a leave once, and not of those before its first sync.
-                let asked = sync.filter.room.include_leave && (sync.since.is_none() || sync.full_state);
-                if (asked && !room.forgotten) || (sync.since.is_some() && changed) {
+                let asked = sync.filter.room.include_leave && (told.is_none() || sync.full_state);
+                if (asked && !room.forgotten) || (told.is_some() && changed) {
                     let upto = room.position.min(upto);
                     self.left.push(Span {
                         room_nid,
@@ -121,19 +127,42 @@ impl Plan {
         }
     }
 
+    /// Leaves out what is more than `rooms` beside those that must be told. Gives the last room that stays in, if any was
+    /// left out.
+    pub fn cut(&mut self, sync: &Sync<'_>, rooms: usize) -> Option<RoomNid> {
+        let spans = self.joined.iter().chain(&self.left).map(|span| span.room_nid);
+        let others = self.invited.iter().chain(&self.knocked).copied();
+        let mut further: Vec<RoomNid> = spans
+            .chain(others)
+            .filter(|room_nid| !sync.is_due(*room_nid))
+            .collect();
+        if further.len() <= rooms {
+            return None;
+        }
+        let (_, last, _) = further.select_nth_unstable(rooms.saturating_sub(1));
+        let last = *last;
+        self.retain(|room_nid| room_nid <= last);
+        Some(last)
+    }
+
+    fn retain(&mut self, kept: impl Fn(RoomNid) -> bool) {
+        self.joined.retain(|span| kept(span.room_nid));
+        self.left.retain(|span| kept(span.room_nid));
+        self.invited.retain(|room_nid| kept(*room_nid));
+        self.knocked.retain(|room_nid| kept(*room_nid));
+    }
+
     fn drop_excluded(&mut self, sync: &Sync<'_>) {
         let filter = &sync.filter.room;
-        let ids = &self.ids;
+        let ids = std::mem::take(&mut self.ids);
         let kept = |room_nid: RoomNid| {
             ids.get(&room_nid).is_some_and(|room_id| {
                 !filter.not_rooms.contains(room_id)
                     && filter.rooms.as_ref().is_none_or(|rooms| rooms.contains(room_id))
             })
         };
-        self.joined.retain(|span| kept(span.room_nid));
-        self.left.retain(|span| kept(span.room_nid));
-        self.invited.retain(|room_nid| kept(*room_nid));
-        self.knocked.retain(|room_nid| kept(*room_nid));
+        self.retain(kept);
+        self.ids = ids;
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -69,6 +69,9 @@ pub struct JoinedRoom {
     /// What is unread of its threads, by their roots.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unread_thread_notifications: BTreeMap<Arc<str>, Count>,
+    /// The sequence numbers that this accounts for; to a live connection.
+    #[serde(rename = "chat.hearth.seq", skip_serializing_if = "Option::is_none")]
+    pub range: Option<Range>,
 }
 
 /// A room that the user has left.
@@ -81,6 +84,19 @@ pub struct LeftRoom {
     pub timeline: Timeline,
     /// The user's account data for the room.
     pub account_data: Events,
+    /// The sequence numbers that this accounts for; to a live connection.
+    #[serde(rename = "chat.hearth.seq", skip_serializing_if = "Option::is_none")]
+    pub range: Option<Range>,
+}
+
+/// A range of sequence numbers of a room that an answer accounts for, be they told or withheld from this client. Where
+/// `after` is what `upto` was before, nothing was left out in between.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Range {
+    /// The number before the first one.
+    pub after: i64,
+    /// The last one.
+    pub upto: i64,
 }
 
 /// A room that the user is invited to.
@@ -158,6 +174,39 @@ pub struct Summary {
     pub invited_member_count: Option<usize>,
 }
 
+/// What a room comes to beside its events, in bytes, about.
+const ROOM_WEIGHT: usize = 400;
+
+impl JoinedRoom {
+    /// What it comes to in bytes, about.
+    pub(super) fn weight(&self) -> usize {
+        let sections = [&self.ephemeral, &self.account_data];
+        let sections: usize = sections.iter().map(|section| weight(&section.events)).sum();
+        ROOM_WEIGHT + weight(self.state.events()) + weight(&self.timeline.events) + sections
+    }
+}
+
+impl LeftRoom {
+    /// What it comes to in bytes, about.
+    pub(super) fn weight(&self) -> usize {
+        ROOM_WEIGHT
+            + weight(self.state.events())
+            + weight(&self.timeline.events)
+            + weight(&self.account_data.events)
+    }
+}
+
+impl Stripped {
+    /// What a room with it comes to in bytes, about.
+    pub(super) fn weight(&self) -> usize {
+        ROOM_WEIGHT + self.events.get().len()
+    }
+}
+
+fn weight(events: &[Event]) -> usize {
+    events.iter().map(|event| event.get().len() + 1).sum()
+}
+
 impl Events {
     fn is_empty(&self) -> bool {
         self.events.is_empty()
@@ -174,6 +223,14 @@ impl State {
 }
 
 impl Rooms {
+    /// Takes a room out.
+    pub(super) fn remove(&mut self, room_id: &RoomId) {
+        let _ = self.join.remove(room_id).is_some()
+            || self.leave.remove(room_id).is_some()
+            || self.invite.remove(room_id).is_some()
+            || self.knock.remove(room_id).is_some();
+    }
+
     fn is_empty(&self) -> bool {
         self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty() && self.leave.is_empty()
     }

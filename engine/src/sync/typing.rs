@@ -30,6 +30,10 @@ pub(super) async fn changed(sync: &Sync<'_>) -> Result<HashMap<RoomNid, Vec<User
         Some(told) => typing.changed_since(told.counter, is_joined),
         None => typing.present(is_joined),
     };
+    if let Some(part) = sync.part {
+        // Of rooms that are still to be told, the token says nothing.
+        changed.extend(typing.present(|room_nid| room_nid > part.upto_room && is_joined(room_nid)));
+    }
     if !changed.is_empty() && sync.user.preferences.ignores_anybody() {
         let users: Vec<UserNid> = changed
             .iter()
