@@ -25,6 +25,7 @@ mod room;
 mod routes;
 mod server_information;
 mod session;
+mod socket;
 mod space;
 mod state;
 mod sync;
@@ -38,10 +39,12 @@ use axum::Router;
 use hearth_engine::Engine;
 
 pub use routes::routes;
+pub use socket::{Settings as SocketSettings, with_socket};
 
 /// All of the client-server API as a service, with what holds for each route: limits, CORS, request log, standard
-/// errors. To serve other routes beside it, merge them with [`routes`] and finish both with
-/// [`hearth_endpoint::serve`].
+/// errors. To serve other routes beside it, merge them with [`routes`], finish both with [`hearth_endpoint::serve`] and
+/// add the WebSocket by [`with_socket`].
 pub fn router(engine: Arc<Engine>) -> Router {
-    hearth_endpoint::serve(routes(), engine)
+    let router = hearth_endpoint::serve(routes(), Arc::clone(&engine));
+    with_socket(router, &engine, SocketSettings::default())
 }

@@ -25,14 +25,17 @@ const VERSIONS: [&str; 18] = [
     "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17",
 ];
 
+/// What a client can find here beyond those (docs/PROTOCOL_EXTENSIONS.md).
+const UNSTABLE_FEATURES: [&str; 1] = ["chat.hearth.socket"];
+
 /// `GET /_matrix/client/versions`
 pub(crate) async fn get_supported_versions(
     _: State<Arc<Engine>>,
     _: Ruma<get_supported_versions::Request>,
 ) -> Result<get_supported_versions::Response, MatrixError> {
-    Ok(get_supported_versions::Response::new(
-        VERSIONS.map(str::to_owned).to_vec(),
-    ))
+    let mut response = get_supported_versions::Response::new(VERSIONS.map(str::to_owned).to_vec());
+    response.unstable_features = UNSTABLE_FEATURES.map(|feature| (feature.to_owned(), true)).into();
+    Ok(response)
 }
 
 /// `GET /_matrix/client/*/capabilities`

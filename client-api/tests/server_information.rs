@@ -52,6 +52,7 @@ async fn versions_are_told_to_everybody() {
     for token in [None, Some(token.as_str())] {
         let (status, body) = get(&router, "/_matrix/client/versions", token).await;
         assert_eq!(status, StatusCode::OK);
+        assert_eq!(body["unstable_features"]["chat.hearth.socket"], true);
         let versions = body["versions"].as_array().expect("versions");
         assert!(
             versions.contains(&json!("r0.6.1")) && versions.last() == Some(&json!("v1.17")),

@@ -211,20 +211,31 @@ impl MatrixError {
     }
 
     fn into_body(self) -> serde_json::Result<Vec<u8>> {
-        match self.0.content {
+        serde_json::to_vec(&self.fields()?)
+    }
+
+    /// The fields of the standard body, for an error that is not told by HTTP. The cause is logged as it would be there.
+    pub fn into_fields(self) -> Map<String, Value> {
+        self.log_cause();
+        self.fields().unwrap_or_default()
+    }
+
+    fn fields(self) -> serde_json::Result<Map<String, Value>> {
+        let (mut fields, standard) = match self.0.content {
             Content::Standard {
                 kind,
                 message,
                 mut fields,
             } => {
-                if let Value::Object(standard) = serde_json::to_value(&kind)? {
-                    fields.extend(standard);
-                }
                 fields.insert("error".to_owned(), Value::from(message));
-                serde_json::to_vec(&fields)
+                (fields, serde_json::to_value(&kind)?)
             }
-            Content::Uiaa(info) => serde_json::to_vec(&info),
+            Content::Uiaa(info) => (Map::new(), serde_json::to_value(&info)?),
+        };
+        if let Value::Object(standard) = standard {
+            fields.extend(standard);
         }
+        Ok(fields)
     }
 
     /// Tells the operator what the client is not told. The surrounding span has the request id.

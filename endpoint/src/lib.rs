@@ -28,4 +28,4 @@ pub use identify::{Identify, Identity};
 pub use limits::CredentialsGuard;
 pub use routes::{RumaRoutes, encode};
 pub use ruma_request::Ruma;
-pub use serve::serve;
+pub use serve::{serve, serve_beside};

@@ -33,6 +33,16 @@ pub fn serve(routes: Router<Arc<Engine>>, engine: Arc<Engine>) -> Router {
         .with_state(engine)
 }
 
+/// Finishes routes that stand beside those of [`serve`]: request log, CORS, panics, and no limits.
+pub fn serve_beside(routes: Router, engine: &Engine) -> Router {
+    let log = Arc::new(RequestLog::new(&*engine.entropy));
+    routes
+        .method_not_allowed_fallback(async || MatrixError::method_not_allowed())
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(cors::cors))
+        .layer(from_fn_with_state(log, request_log::log))
+}
+
 /// A panic's message may hold what a client sent, and the panic hook has reported where it was.
 fn panicked(_payload: Box<dyn Any + Send + 'static>) -> Response {
     MatrixError::internal("a handler panicked").into_response()

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -22,13 +23,16 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 use tower::ServiceExt as _;
 
 use crate::{
@@ -85,7 +89,7 @@ pub struct Connections {
     pub stop: CancellationToken,
     /// Cancelled: end at once.
     pub kill: CancellationToken,
-    /// Every task that accepts or serves.
+    /// Every task that accepts or serves, and every connection that is open.
     pub tasks: TaskTracker,
 }
 
@@ -145,12 +149,15 @@ impl Socket {
                 peer,
                 router: router.clone(),
                 stop: connections.stop.clone(),
+                open: Open {
+                    _permit: permit,
+                    _tracked: connections.tasks.token(),
+                },
             };
             let tls = self.tls.clone();
             let kill = connections.kill.clone();
             connections.tasks.spawn(async move {
                 kill.run_until_cancelled(connection.start(stream, tls)).await;
-                drop(permit);
             });
         }
     }
@@ -175,6 +182,21 @@ struct Connection {
     peer: SocketAddr,
     router: Router,
     stop: CancellationToken,
+    open: Open,
+}
+
+/// What a connection holds while it is open, be it served here or handed on by an upgrade.
+#[derive(Debug)]
+struct Open {
+    _permit: OwnedSemaphorePermit,
+    _tracked: TaskTrackerToken,
+}
+
+/// A stream that counts as open as long as it exists.
+#[derive(Debug)]
+struct Counted<S> {
+    stream: S,
+    _open: Open,
 }
 
 /// A connection being served, until it ends.
@@ -243,7 +265,12 @@ impl Connection {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         protocol: Protocol,
     ) -> Served {
-        let Self { peer, router, stop } = self;
+        let Self {
+            peer,
+            router,
+            stop,
+            open,
+        } = self;
         let has_asked = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&has_asked);
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -251,7 +278,7 @@ impl Connection {
             request.extensions_mut().insert(ConnectInfo(peer));
             router.clone().oneshot(request)
         });
-        let stream = TokioIo::new(stream);
+        let stream = TokioIo::new(Counted { stream, _open: open });
         match protocol {
             Protocol::Http1 => {
                 let connection = http1().serve_connection(stream, service).with_upgrades();
@@ -274,6 +301,46 @@ impl Connection {
                 ))
             }
         }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -50,6 +50,12 @@ pub fn install() -> Result<PrometheusHandle, SetRecorderError<PrometheusRecorder
         "What the heads of rooms take, about."
     );
     describe_gauge!("hearth_sync_waiters", "Syncs that wait for something to happen.");
+    describe_gauge!("hearth_sockets_open", "WebSockets that are open.");
+    describe_counter!(
+        "hearth_sockets_closed_total",
+        "WebSockets that ended, by close code."
+    );
+    describe_counter!("hearth_socket_pushes_total", "Answers of sync that were pushed.");
     describe_gauge!(CONNECTIONS, "Connections of the database pool, by state.");
     describe_federation();
     Ok(handle)

@@ -105,7 +105,10 @@ impl Server {
                 listener.serves(Service::Federation),
             );
             if apis != (false, false) {
-                router = router.merge(served.entry(apis).or_insert_with(|| matrix(&parts, apis)).clone());
+                let served = served
+                    .entry(apis)
+                    .or_insert_with(|| matrix(settings, &parts, apis));
+                router = router.merge(served.clone());
             }
             if let Some(handle) = &metrics
                 && listener.serves(Service::Metrics)
@@ -183,7 +186,7 @@ impl Debug for Server {
 }
 
 /// The client API, the federation API or both. Where there is no route, it is the standard answer that is served.
-fn matrix(parts: &Parts, (client, federation): (bool, bool)) -> Router {
+fn matrix(settings: &Settings, parts: &Parts, (client, federation): (bool, bool)) -> Router {
     let mut routes = Router::new();
     if client {
         routes = routes.merge(hearth_client_api::routes());
@@ -191,7 +194,12 @@ fn matrix(parts: &Parts, (client, federation): (bool, bool)) -> Router {
     if federation && let Some(federation) = &parts.federation {
         routes = routes.merge(hearth_federation::routes(Arc::clone(federation)));
     }
-    hearth_endpoint::serve(routes, Arc::clone(&parts.engine))
+    let router = hearth_endpoint::serve(routes, Arc::clone(&parts.engine));
+    if client {
+        hearth_client_api::with_socket(router, &parts.engine, settings.socket())
+    } else {
+        router
+    }
 }
 
 fn max_connections() -> usize {

@@ -194,6 +194,16 @@ fn bad_value_is_named_with_its_line_and_what_was_expected() {
         "database.max_connections",
         "from 2 to 1000",
     );
+    assert_bad(
+        "[websocket]\nping_interval_s = 0",
+        "websocket.ping_interval_s",
+        "from 1 to 3600",
+    );
+    assert_bad(
+        "[websocket]\nmax_per_user = 0",
+        "websocket.max_per_user",
+        "from 1 to 1000000",
+    );
     assert_bad("[database]\nurl = \"mysql://x\"", "database.url", "postgres://");
     assert_bad(
         "[outbound]\ndenied_networks = [\"10.0.0.1/8\"]",
@@ -309,6 +319,7 @@ fn variable_sets_any_key_and_wins_over_the_file() {
             ("HEARTH_ROOMS__MEMORY", "1 GiB"),
             ("HEARTH_DATABASE__MAX_CONNECTIONS", "7"),
             ("HEARTH_FEDERATION__DENY", "[\"evil.example.org\"]"),
+            ("HEARTH_WEBSOCKET__PING_INTERVAL_S", "45"),
             ("HEARTH_LOG__FORMAT", "json"),
             ("HEARTH_LISTENER__ADDRESS", "127.0.0.1:9000"),
             ("HEARTH_DATA_DIR", ""),
@@ -326,6 +337,7 @@ fn variable_sets_any_key_and_wins_over_the_file() {
     assert_eq!(settings.rooms.default_version.as_str(), "11");
     assert_eq!(settings.rooms.memory.0, 1 << 30);
     assert_eq!(settings.database.max_connections, 7);
+    assert_eq!(settings.websocket.ping_interval_s, 45);
     assert_eq!(settings.federation.deny.len(), 1);
     assert_eq!(settings.log.format, LogFormat::Json);
     assert_eq!(settings.listeners.len(), 1);

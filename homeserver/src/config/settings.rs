@@ -4,8 +4,10 @@ use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
+use hearth_client_api::SocketSettings;
 use hearth_endpoint::outgoing::OutgoingSettings;
 use hearth_engine::{Config, DirectoryAudience, RateLimits, Registration, Support, SupportContact};
 use hearth_federation::ServerPolicy;
@@ -45,6 +47,8 @@ pub struct Settings {
     pub rate_limits: RateLimitSettings,
     /// `[rooms]`.
     pub rooms: RoomSettings,
+    /// `[websocket]`.
+    pub websocket: WebSocketSettings,
     /// `[federation]`.
     pub federation: FederationSettings,
     /// `[outbound]`.
@@ -154,6 +158,21 @@ impl Audience {
     }
 }
 
+/// `[websocket]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct WebSocketSettings {
+    /// How often a client is asked whether it is there, in seconds.
+    #[serde(deserialize_with = "values::interval_s")]
+    pub ping_interval_s: u32,
+    /// Connections that one user may have open.
+    #[serde(deserialize_with = "values::count")]
+    pub max_per_user: u32,
+    /// Connections that one address may have open.
+    #[serde(deserialize_with = "values::count")]
+    pub max_per_address: u32,
+}
+
 /// `[federation]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -246,6 +265,7 @@ impl Default for Settings {
             registration: RegistrationSettings::default(),
             rate_limits: RateLimitSettings::default(),
             rooms: RoomSettings::default(),
+            websocket: WebSocketSettings::default(),
             federation: FederationSettings::default(),
             outbound: Outbound::default(),
             application_services: ApplicationServices::default(),
@@ -276,6 +296,16 @@ impl Default for RoomSettings {
             default_version: RoomVersionId::V12,
             memory: ByteSize(256 << 20),
             directory: Audience::Everyone,
+        }
+    }
+}
+
+impl Default for WebSocketSettings {
+    fn default() -> Self {
+        Self {
+            ping_interval_s: 30,
+            max_per_user: 100,
+            max_per_address: 1000,
         }
     }
 }
@@ -404,6 +434,22 @@ impl Settings {
                 contacts: self.support.contacts.iter().map(Contact::to_engine).collect(),
             },
             ..Config::new(self.server_name.clone())
+        }
+    }
+
+    /// What holds for every WebSocket.
+    pub fn socket(&self) -> SocketSettings {
+        let WebSocketSettings {
+            ping_interval_s,
+            max_per_user,
+            max_per_address,
+        } = self.websocket;
+        let number = |count| usize::try_from(count).unwrap_or(usize::MAX);
+        SocketSettings {
+            ping_interval: Duration::from_secs(ping_interval_s.into()),
+            max_per_user: number(max_per_user),
+            max_per_address: number(max_per_address),
+            ..SocketSettings::default()
         }
     }
 

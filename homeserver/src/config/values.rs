@@ -261,6 +261,16 @@ pub(super) fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     whole_number(deserializer, 2, 1_000)
 }
 
+/// Seconds between two of something: neither all the time nor hardly ever.
+pub(super) fn interval_s<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    whole_number(deserializer, 1, 3_600)
+}
+
+/// A limit that lets something through.
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    whole_number(deserializer, 1, 1_000_000)
+}
+
 pub(super) fn whole_number<'de, D: Deserializer<'de>>(
     deserializer: D,
     least: u32,
