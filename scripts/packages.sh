@@ -67,4 +67,6 @@ missing_packages() {
 # Python's venv module, which Debian keeps apart.
 missing_test_packages() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || printf 'python3 python3-venv '
+    # A browser, whose pages are clients too.
+    command -v chromium chromium-browser google-chrome >/dev/null || printf 'chromium '
 }

@@ -77,6 +77,11 @@ impl Client {
         }
     }
 
+    /// Where the server is: `http://127.0.0.1:PORT`
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The token that the next sync starts from.
     pub fn since(&self) -> Option<String> {
         self.locked_since().clone()

@@ -10,6 +10,7 @@ mod client;
 mod process;
 mod python;
 mod server;
+mod socket;
 mod synapse;
 mod sync;
 mod two;
@@ -22,6 +23,7 @@ pub use client::Client;
 pub use process::HearthProcess;
 pub use python::python_script;
 pub use server::{SHARED_SECRET, Server};
+pub use socket::{Closed, Ledger, Socket};
 pub use synapse::Synapse;
 pub use sync::{
     account_data, ephemeral, has_left, is_invited, is_joined, state, state_has, timeline, timeline_has,
