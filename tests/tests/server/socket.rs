@@ -312,10 +312,7 @@ async fn a_token_that_expires_is_told_of_and_renewed() {
 
 /// Has the token of a device that asked for nothing yet expire soon.
 async fn expire_in(server: &Server, client: &Client, ms: i64) {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("it is later");
-    let at = i64::try_from(now.as_millis()).expect("it fits") + ms;
+    let at = server.engine().clock.now_ms() + ms;
     let pool = sqlx::PgPool::connect(server.database_url())
         .await
         .expect("the database is there");

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use hearth_tests::{Client, Ledger, Server, Socket, event_ids, public_chat, timeline};
+use hearth_tests::{Authority, Client, Ledger, Server, Socket, event_ids, public_chat, timeline};
 use serde_json::{Value, json};
 
 async fn a_room_of_two(server: &Server) -> (Client, Client, String) {
@@ -60,7 +60,7 @@ async fn a_push_is_what_sync_would_tell_and_its_token_is_of_the_same_kind() {
 
     // On from the socket's token by HTTP, and on from there by the socket.
     let one = alice.send_text(&room, "one").await.event_id();
-    assert_eq!(ids(&socket.push().await), [one.clone()]);
+    assert_eq!(ids(&socket.push().await), [one]);
     let two = alice.send_text(&room, "two").await.event_id();
     assert_eq!(ids(&socket.push().await), [two]);
     let pos = socket.pos.clone();
@@ -322,6 +322,36 @@ async fn nothing_is_lost_or_repeated_over_reconnects_and_a_restart() {
         .collect();
     wanted.push("the end".to_owned());
     assert_eq!(ledger.bodies(&room), wanted);
+}
+
+#[tokio::test]
+async fn each_of_two_servers_counts_for_itself() {
+    let authority = Authority::new();
+    let (a, b) = (
+        Server::start_federated(&authority).await,
+        Server::start_federated(&authority).await,
+    );
+    let (alice, bob) = (a.register("alice").await, b.register("bob").await);
+    let room = alice.create_room(public_chat()).await.room_id();
+    alice.send_text(&room, "before").await.ok();
+    let (mut of_alice, mut of_bob) = (Ledger::default(), Ledger::default());
+    let (mut alices, mut bobs) = (pushed_since(&alice, None).await, pushed_since(&bob, None).await);
+    of_bob.enter(&bobs.push().await);
+    let join = format!("/v3/join/{room}?via={}", a.name());
+    let joined = bobs.request("POST", &join, Some(json!({}))).await;
+    assert_eq!(joined["status"], 200, "{joined}");
+    for round in 0..5 {
+        let (from_alice, from_bob) = (format!("alice {round}"), format!("bob {round}"));
+        alice.send_text(&room, &from_alice).await.ok();
+        follow(&mut bobs, &mut of_bob, &room, &from_alice).await;
+        bob.send_text(&room, &from_bob).await.ok();
+        follow(&mut alices, &mut of_alice, &room, &from_bob).await;
+        follow(&mut bobs, &mut of_bob, &room, &from_bob).await;
+    }
+    assert_eq!(of_alice.bodies(&room).first().map(String::as_str), Some("before"));
+    assert!(of_alice.bodies(&room).ends_with(of_bob.bodies(&room)));
+    assert!(of_bob.bodies(&room).len() >= 10);
+    assert_ne!(of_alice.upto(&room), of_bob.upto(&room));
 }
 
 #[tokio::test]
