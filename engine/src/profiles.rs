@@ -105,7 +105,10 @@ pub fn watch_propagations(engine: &Engine) -> watch::Receiver<usize> {
 pub async fn get(engine: &Engine, user_id: &UserId) -> Result<Vec<(String, Value)>, ProfileError> {
     if user_id.server_name() != engine.config.server_name {
         let fields = elsewhere::get(engine, user_id).await?;
-        return Ok(fields.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
+        return Ok(fields
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect());
     }
     let user_nid = known_user(engine, user_id).await?;
     let mut connection = engine.db.acquire().await?;

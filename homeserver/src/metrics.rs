@@ -148,7 +148,10 @@ fn begin_at_zero() {
         counter!(name).increment(0);
     }
     for (name, outcomes) in [
-        ("hearth_federation_transactions_sent_total", &["taken", "failed"][..]),
+        (
+            "hearth_federation_transactions_sent_total",
+            &["taken", "failed"][..],
+        ),
         (
             "hearth_federation_events_judged_total",
             &["accepted", "soft_failed", "rejected", "unplaceable"],

@@ -150,7 +150,11 @@ pub async fn state_event(
     let key_nid = match key_nid {
         Some(key_nid) => Some(key_nid),
         // It may have come with the rest of the state.
-        None => engine.interner.find_key(event_type, state_key).await.map_err(Error::from)?,
+        None => engine
+            .interner
+            .find_key(event_type, state_key)
+            .await
+            .map_err(Error::from)?,
     };
     let event_nid = key_nid
         .and_then(|key_nid| state.get(key_nid))

@@ -179,7 +179,9 @@ pub(crate) async fn load(
         let sight = sights.entry(room.nid).or_default();
         if let Some(first) = firsts.get(&room.nid).and_then(|event_nid| events.get(event_nid)) {
             // Before the first position of all, too: there is the history that is fetched from before that.
-            sight.visibility.push((Position(-1), HistoryVisibility::of(first)));
+            sight
+                .visibility
+                .push((Position(-1), HistoryVisibility::of(first)));
         }
         for (_, position, change) in of_room() {
             let event = change.new.and_then(|event_nid| events.get(&event_nid));

@@ -88,8 +88,7 @@ fn rooms_in_view(sync: &Sync<'_>) -> HashSet<RoomNid> {
             return false;
         };
         let whole_since = sync.engine.partial.whole_since(**room_nid);
-        let became_whole =
-            whole_since.is_some_and(|position| position > since) && !sync.loads_lazily();
+        let became_whole = whole_since.is_some_and(|position| position > since) && !sync.loads_lazily();
         room.joined_at
             .is_some_and(|joined_at| joined_at > since || became_whole)
     });

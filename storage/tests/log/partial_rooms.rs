@@ -123,7 +123,10 @@ async fn a_room_is_partial_until_it_is_completed_which_happens_once() {
     };
     let refused = ground.committer.commit(again).await;
     let once = "partial_rooms_completed_once";
-    assert!(matches!(&refused, Err(CommitError::Constraint(name)) if name == once), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(CommitError::Constraint(name)) if name == once),
+        "{refused:?}"
+    );
 
     let mut arrival = room.send(&ground).await;
     let stored = joined_with_a_part(&room, EventNid::from(9));

@@ -94,7 +94,9 @@ pub(super) async fn arrive(
         .await?
         .map_err(|reason| HandshakeError::bad(server, reason))?;
 
-    let own = outliers::admit(engine, room, vec![event.clone()], true).await?.pop();
+    let own = outliers::admit(engine, room, vec![event.clone()], true)
+        .await?
+        .pop();
     let own = own.ok_or_else(|| HandshakeError::bad(server, "the join is an event of another room"))?;
     let names = names_of_event(engine, &room.rules, &own.event).await?;
     if servers_in_room.is_some() {

@@ -33,7 +33,11 @@ pub(in crate::rooms) async fn end_by_other(
     };
     let user = users::load(engine, user_nid).await?;
     let is_outside = |membership| matches!(membership, Membership::Invite | Membership::Knock);
-    let Some(known) = user.rooms.get(&room.nid).filter(|known| is_outside(known.membership)) else {
+    let Some(known) = user
+        .rooms
+        .get(&room.nid)
+        .filter(|known| is_outside(known.membership))
+    else {
         return Ok(false);
     };
     let begun = read::events(engine, room, [known.event_nid]).await?;

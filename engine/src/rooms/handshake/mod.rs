@@ -20,8 +20,8 @@ pub(in crate::rooms) use join::{RemoteJoin, join_through};
 pub(in crate::rooms) use knock::knock_through;
 pub(in crate::rooms) use leave::leave_through;
 pub(crate) use outsider::inviting_servers;
-pub(crate) use turns::JoinTurns;
 pub(in crate::rooms) use propose::propose;
+pub(crate) use turns::JoinTurns;
 
 use ruma::OwnedServerName;
 

@@ -234,10 +234,12 @@ async fn read(
                 return Ok(Err((None, "this server is not in the room".to_owned())));
             };
             let event_id = pdu.event_id.clone();
-            return Ok(match pdu.room_id == room.id && end_by_other(engine, &room, pdu).await? {
-                true => Ok(Read::Heard(event_id)),
-                false => Err((Some(event_id), "this server is not in the room".to_owned())),
-            });
+            return Ok(
+                match pdu.room_id == room.id && end_by_other(engine, &room, pdu).await? {
+                    true => Ok(Read::Heard(event_id)),
+                    false => Err((Some(event_id), "this server is not in the room".to_owned())),
+                },
+            );
         }
         Err(None) => return Ok(Err((None, format!("the room {room_id} is not known here")))),
     };
@@ -396,7 +398,13 @@ async fn pause(engine: &Engine, room_nid: RoomNid) {
     let until = tokio::time::Instant::now() + PAUSE;
     loop {
         let news = engine.inbox.news.notified();
-        if engine.inbox.at_work.lock().get(&room_nid).is_some_and(|again| *again) {
+        if engine
+            .inbox
+            .at_work
+            .lock()
+            .get(&room_nid)
+            .is_some_and(|again| *again)
+        {
             return;
         }
         tokio::select! {
@@ -407,11 +415,7 @@ async fn pause(engine: &Engine, room_nid: RoomNid) {
 }
 
 /// Has an event that was judged before the state of its room was whole judged anew, after those that wait.
-pub(in crate::rooms) async fn put_back(
-    engine: &Engine,
-    room: &Room,
-    event: &Event,
-) -> Result<(), Error> {
+pub(in crate::rooms) async fn put_back(engine: &Engine, room: &Room, event: &Event) -> Result<(), Error> {
     let pdu = NewInboundPdu {
         room_nid: room.nid,
         event_id: event.event_id.as_str(),
@@ -439,7 +443,9 @@ async fn judge_staged(engine: &Arc<Engine>, room: &Arc<Room>, inbound: &InboundP
     }
     if let Some(partial) = engine.partial.get(room.nid)
         && engine.clock.now_ms().saturating_sub(inbound.received_at) > ASKING_MS
-        && partial::prevs(engine, room, &partial, &pdu.prev_events).await?.is_none()
+        && partial::prevs(engine, room, &partial, &pdu.prev_events)
+            .await?
+            .is_none()
     {
         // It waits for the whole state.
         return Ok(false);

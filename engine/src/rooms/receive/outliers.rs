@@ -91,7 +91,13 @@ pub(in crate::rooms) async fn admit(
             continue;
         }
         let checked = match one.auth_missing.is_empty() {
-            true => check(&one.event, &one.stored.auth_nids, create.as_ref(), room, &authorising),
+            true => check(
+                &one.event,
+                &one.stored.auth_nids,
+                create.as_ref(),
+                room,
+                &authorising,
+            ),
             false => Err("an event that authorises it can't be had".to_owned()),
         };
         let allowed = checked

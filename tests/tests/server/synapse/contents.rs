@@ -48,17 +48,15 @@ async fn contents(host: Side, guest: Side, version: &str) {
     parameters["power_level_content_override"] = json!({ "state_default": 0 });
     let room = shared_room(&alice, &bob, &host, parameters).await;
     for (sender, reader) in [(&alice, &bob), (&bob, &alice)] {
+        let mut sent = Vec::new();
         for content in unusual() {
-            let sent = sender
-                .send(&room, "org.example.odd", content.clone())
-                .await
-                .event_id();
-            arrives(reader, &room, &sent, &content).await;
+            let answer = sender.send(&room, "org.example.odd", content.clone()).await;
+            sent.push((answer.event_id(), content));
         }
         let content = json!({ "zero": "a\u{0}b" });
-        let sent = sender.send(&room, "org.example.odd", content.clone()).await;
-        if sent.status == 200 {
-            arrives(reader, &room, &sent.event_id(), &content).await;
+        let answer = sender.send(&room, "org.example.odd", content.clone()).await;
+        if answer.status == 200 {
+            sent.push((answer.event_id(), content));
         }
         let long = "k".repeat(255);
         for key in [
@@ -69,10 +67,13 @@ async fn contents(host: Side, guest: Side, version: &str) {
             &long,
         ] {
             let content = json!({ "by": sender.user_id });
-            let sent = sender
+            let answer = sender
                 .send_state(&room, "org.example.\u{fc}", key, content.clone())
                 .await;
-            arrives(reader, &room, &sent.event_id(), &content).await;
+            sent.push((answer.event_id(), content));
+        }
+        for (event_id, content) in &sent {
+            arrives(reader, &room, event_id, content).await;
         }
     }
     same_state(&alice, &bob, &room).await;
