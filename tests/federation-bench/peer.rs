@@ -29,7 +29,7 @@ impl Kind {
 pub(crate) enum Peer {
     Hearth(HearthProcess),
     Synapse {
-        synapse: Synapse,
+        synapse: Box<Synapse>,
         /// An idle Hearth, for its PostgreSQL: Synapse has a database of its own in it.
         _postgres: HearthProcess,
     },
@@ -43,7 +43,7 @@ impl Peer {
                 let postgres = HearthProcess::start().await;
                 let settings = synapse_settings(&postgres).await;
                 Self::Synapse {
-                    synapse: Synapse::start_with(authority, &settings).await,
+                    synapse: Box::new(Synapse::start_with(authority, &settings).await),
                     _postgres: postgres,
                 }
             }
