@@ -147,6 +147,14 @@ fn begin_at_zero() {
     ] {
         counter!(name).increment(0);
     }
+    for name in [
+        "hearth_federation_outgoing_waiting",
+        "hearth_federation_outgoing_lag_positions",
+        "hearth_federation_destinations_failing",
+        "hearth_federation_destinations_behind",
+    ] {
+        gauge!(name).set(0.0);
+    }
     for (name, outcomes) in [
         (
             "hearth_federation_transactions_sent_total",

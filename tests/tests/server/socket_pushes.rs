@@ -22,6 +22,16 @@ async fn pushed_since(client: &Client, pos: Option<&str>) -> Socket {
     socket
 }
 
+/// The same for one who wants every message, however many came meanwhile.
+async fn all_pushed_since(client: &Client, pos: Option<&str>) -> Socket {
+    let filter = json!({ "room": { "timeline": { "limit": 1_000 } } });
+    let mut socket = Socket::connect(client).await;
+    socket
+        .say(json!({ "op": "sync", "since": pos, "filter": filter }))
+        .await;
+    socket
+}
+
 /// Enters pushes until a room's last message is `body`.
 async fn follow(socket: &mut Socket, ledger: &mut Ledger, room: &str, body: &str) {
     while ledger.bodies(room).last().is_none_or(|last| last != body) {
@@ -423,7 +433,7 @@ async fn a_storm_of_reconnects_loses_and_repeats_nothing() {
         tokio::spawn(async move {
             let (mut ledger, mut pos) = (Ledger::default(), None::<String>);
             for _ in 0..ROUNDS {
-                let mut socket = pushed_since(&user, pos.as_deref()).await;
+                let mut socket = all_pushed_since(&user, pos.as_deref()).await;
                 for _ in 0..2 {
                     ledger.enter(&socket.push().await);
                 }
@@ -444,7 +454,7 @@ async fn a_storm_of_reconnects_loses_and_repeats_nothing() {
         .into_iter()
         .map(|(user, room, mut ledger, pos)| {
             tokio::spawn(async move {
-                let mut socket = pushed_since(&user, pos.as_deref()).await;
+                let mut socket = all_pushed_since(&user, pos.as_deref()).await;
                 follow(&mut socket, &mut ledger, &room, "the end").await;
                 ledger.bodies(&room).to_vec()
             })
