@@ -98,4 +98,6 @@ async fn join(table: &mut Table, kind: Kind, authority: &Authority, host: &Peer,
     while alice.memberships(room).await[&bob.user_id] != "leave" {
         tokio::time::sleep(LOOK).await;
     }
+    // Whoever joins next hangs on this, and not on what a server said whose keys nobody can ask for any more.
+    alice.send_text(room, "and gone").await.ok();
 }

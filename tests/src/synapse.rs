@@ -205,6 +205,8 @@ fn log_settings() -> Value {
     let level = std::env::var("HEARTH_TEST_LOG").map_or("WARNING", |_| "INFO");
     json!({
         "version": 1,
+        // Those that exist by then are Synapse's own.
+        "disable_existing_loggers": false,
         "formatters": { "line": { "format": "%(asctime)s %(name)s %(levelname)s %(request)s %(message)s" } },
         "handlers": { "console": { "class": "logging.StreamHandler", "formatter": "line" } },
         "root": { "level": level, "handlers": ["console"] },
