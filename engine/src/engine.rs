@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Clock, Config, Entropy, Error, SigningKey,
     accounts::{Accounts, last_seen},
+    encryption::Encryption,
     events::EventStore,
     federation,
     filters::Filters,
@@ -57,6 +58,8 @@ pub struct Engine {
     pub accounts: Arc<Accounts>,
     /// The log.
     pub log: Log,
+    /// What is kept in memory of keys.
+    pub encryption: Encryption,
     /// The other servers.
     pub remote: Arc<dyn RemoteServers>,
     /// Who is typing where.
@@ -208,6 +211,7 @@ impl Engine {
             receipt_turns: Turns::new(),
             filters: Filters::new(),
             unread: Tallies::new(),
+            encryption: Encryption::new(log.head().position),
             typing: Typing::new(&*entropy),
             outgoing: Arc::new(Outgoing::new()),
             shutdown: CancellationToken::new(),

@@ -10,6 +10,7 @@ pub mod account_data;
 pub mod accounts;
 pub mod aliases;
 mod config;
+pub mod encryption;
 mod engine;
 mod error;
 pub mod events;

@@ -43,6 +43,7 @@ pub mod state_changes;
 pub mod states;
 #[cfg(feature = "test-database")]
 pub mod test_database;
+pub mod to_device;
 pub mod tokens;
 pub mod uia_sessions;
 pub mod unread;

@@ -68,6 +68,52 @@ pub async fn of_rooms(
     Ok(members.collect())
 }
 
+/// The rooms that a user is in, in no order.
+pub async fn joined_rooms(connection: &mut Connection, user_nid: UserNid) -> Result<Vec<RoomNid>> {
+    let nids = sqlx::query_scalar!(
+        "SELECT room_nid FROM memberships WHERE user_nid = $1 AND membership = 1",
+        user_nid.0
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(nids.into_iter().map(RoomNid).collect())
+}
+
+/// The servers with joined users in rooms, in no order.
+pub async fn servers_of(
+    connection: &mut Connection,
+    room_nids: &[RoomNid],
+) -> Result<Vec<(RoomNid, String)>> {
+    let nids: Vec<i64> = room_nids.iter().map(|nid| nid.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT DISTINCT m.room_nid, server_of(u.user_id) AS "server!"
+           FROM memberships m JOIN users u USING (user_nid) WHERE m.room_nid = ANY($1) AND m.membership = 1"#,
+        &nids
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (RoomNid(row.room_nid), row.server))
+        .collect())
+}
+
+/// The users who are in a room and have been ever since before a position.
+pub async fn in_room_since(
+    connection: &mut Connection,
+    room_nid: RoomNid,
+    position: Position,
+) -> Result<Vec<UserNid>> {
+    let nids = sqlx::query_scalar!(
+        "SELECT user_nid FROM memberships WHERE room_nid = $1 AND membership = 1 AND joined_at < $2",
+        room_nid.0,
+        position.0
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(nids.into_iter().map(UserNid).collect())
+}
+
 /// The membership of a user of another server.
 #[derive(Debug, Clone)]
 pub struct OtherMembership {

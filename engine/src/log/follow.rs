@@ -11,7 +11,7 @@ use hearth_storage::{
 };
 
 use super::{LogHead, Subject};
-use crate::{Engine, accounts, outgoing, rooms, typing};
+use crate::{Engine, accounts, encryption, outgoing, rooms, typing};
 
 /// A tail that is silent for this long is checked against the table.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -95,6 +95,7 @@ async fn begin_generation(engine: &Engine, generation: i32) {
     engine.numbers.begin_anew().await;
     accounts::invalidate_all(&engine.accounts);
     engine.outgoing.cut_back(position);
+    engine.encryption.cut_back(position);
     engine.log.recent.reset(position);
     engine.log.set_head(LogHead { generation, position });
     // A room that was put in memory meanwhile takes itself to be further than the log is.
@@ -154,6 +155,10 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
                 accounts::invalidate(&engine.accounts, *user_nid);
                 // Who waits finds out whether they still may.
                 woken.push(Subject::User(*user_nid));
+            }
+            EntryKind::DeviceList(change) => encryption::device_lists::apply(engine, entry.position, change),
+            EntryKind::ToDevice(sent) => {
+                woken.extend(sent.messages.iter().map(|message| Subject::User(message.user_nid)));
             }
             kind => {
                 let Some(room_nid) = kind.room() else { continue };

@@ -296,7 +296,10 @@ async fn fetch(engine: &Arc<Engine>, room: &Room, entry: &Entry) -> Result<Optio
                 .for_each(|event| engine.events.insert(Arc::clone(event)));
             Applied::Redacted(redacted)
         }
-        EntryKind::AccountData(_) | EntryKind::Account(_) => return Ok(None),
+        EntryKind::AccountData(_)
+        | EntryKind::Account(_)
+        | EntryKind::DeviceList(_)
+        | EntryKind::ToDevice(_) => return Ok(None),
     }))
 }
 

@@ -33,6 +33,9 @@ pub struct Change {
     pub completed_rooms: Vec<RoomNid>,
     /// Events whose place in the state of their room is another than it was.
     pub restated: Vec<Restated>,
+    /// The requests, or the messages of other servers, that its messages to devices answer. One that was accepted
+    /// before fails it with the constraint `to_device_requests_pkey`.
+    pub to_device_requests: Vec<ToDeviceRequest>,
 }
 
 impl Change {
@@ -58,6 +61,7 @@ impl Change {
         self.partial_rooms.extend(other.partial_rooms);
         self.completed_rooms.extend(other.completed_rooms);
         self.restated.extend(other.restated);
+        self.to_device_requests.extend(other.to_device_requests);
         self
     }
 
@@ -85,6 +89,10 @@ pub enum Fact {
     AccountData(AccountData),
     /// Tokens, devices or the standing of a user changed: drop what is cached of them.
     Account(UserNid),
+    /// The devices or cross-signing keys of a user changed, for others to ask for.
+    DeviceList(DeviceListChange),
+    /// Messages to devices. All have its position.
+    ToDevice(Arc<ToDevice>),
 }
 
 /// A room that becomes known.
@@ -357,4 +365,59 @@ pub struct ClientTransaction {
     pub created_at: i64,
     /// The transaction id.
     pub txn_id: Arc<str>,
+}
+
+/// That the devices or cross-signing keys of a user, of this server or of another, are not what they were.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceListChange {
+    /// The user.
+    pub user_nid: UserNid,
+    /// The device, of a user of this server; empty for cross-signing keys, and for the list of another server's user.
+    pub device_id: Arc<str>,
+    /// The one user who sees a difference: whoever signed a key of another; nothing when everyone does.
+    pub only_for: Option<UserNid>,
+    /// The rows of `pending_device_list_changes` that it answers. Not read back.
+    pub pending: Vec<i64>,
+}
+
+/// Messages that are accepted together.
+#[derive(Debug, Clone, Default)]
+pub struct ToDevice {
+    /// Those to devices of this server.
+    pub messages: Vec<ToDeviceMessage>,
+    /// Those to devices of others.
+    pub outgoing: Vec<OutgoingToDevice>,
+}
+
+/// A message to a device of this server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToDeviceMessage {
+    /// Whose device it is.
+    pub user_nid: UserNid,
+    /// The device. One that is gone gets nothing.
+    pub device_nid: DeviceNid,
+    /// The user ID of the sender.
+    pub sender: Arc<str>,
+    /// Its type.
+    pub event_type: Arc<str>,
+    /// Its content, a JSON object.
+    pub content: Arc<str>,
+}
+
+/// A message to devices of another server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingToDevice {
+    /// The server.
+    pub destination: Arc<str>,
+    /// The content of the EDU `m.direct_to_device`, a JSON object.
+    pub content: Arc<str>,
+}
+
+/// A request that sent messages to devices, so that a retransmission does nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToDeviceRequest {
+    /// A hash of who sent it and how they named it.
+    pub request_key: [u8; 16],
+    /// When, milliseconds.
+    pub created_at: i64,
 }

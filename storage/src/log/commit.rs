@@ -3,12 +3,16 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    change::{Change, Fact, HeadMove, Membership, MembershipChange, NewEvent, Relation, StateChange},
+    change::{
+        Change, DeviceListChange, Fact, HeadMove, Membership, MembershipChange, NewEvent, Relation, StateChange,
+        ToDevice,
+    },
     fence::Fence,
     rows::{
-        AccountChangeRow, AccountDataRow, AliasRow, AuthRow, CompletedRoomRow, EventRow, GapRow, HeadRow,
-        MembershipRow, PartialRoomRow, ReceiptRow, RedactionRow, RelationRow, RestatedRow, RoomRow,
-        StateChangeRow, StateRow, TransactionRow, UnmatchedRedactionRow,
+        AccountChangeRow, AccountDataRow, AliasRow, AuthRow, CompletedRoomRow, DeviceListRow, EventRow,
+        GapRow, HeadRow, MembershipRow, OutgoingToDeviceRow, PartialRoomRow, ReceiptRow, RedactionRow,
+        RelationRow, RestatedRow, RoomRow, StateChangeRow, StateRow, ToDeviceRequestRow, ToDeviceRow,
+        TransactionRow, UnmatchedRedactionRow,
     },
     tail::{Entry, EntryKind},
 };
@@ -45,6 +49,10 @@ pub(super) struct Batch {
     partial_rooms: Vec<PartialRoomRow>,
     completed_rooms: Vec<CompletedRoomRow>,
     restated: Vec<RestatedRow>,
+    device_lists: HashMap<(i64, Arc<str>, i64), DeviceListRow>,
+    to_device: Vec<ToDeviceRow>,
+    outgoing_to_device: Vec<OutgoingToDeviceRow>,
+    to_device_requests: Vec<ToDeviceRequestRow>,
 }
 
 impl Batch {
@@ -130,6 +138,11 @@ impl Batch {
                 event_nid: transaction.event_nid.0,
                 created_at: transaction.created_at,
                 txn_id: transaction.txn_id.as_bytes().to_vec(),
+            }));
+        self.to_device_requests
+            .extend(change.to_device_requests.iter().map(|request| ToDeviceRequestRow {
+                request_key: request.request_key.to_vec(),
+                created_at: request.created_at,
             }));
         self.add_partial_rooms(change);
     }
@@ -262,6 +275,16 @@ impl Batch {
                 self.account_changes.insert(user_nid.0, row);
                 (position, EntryKind::Account(*user_nid), None)
             }
+            Fact::DeviceList(change) => {
+                let position = self.next_position();
+                self.add_device_list(position, change);
+                (position, EntryKind::DeviceList(change.clone()), None)
+            }
+            Fact::ToDevice(sent) => {
+                let position = self.next_position();
+                self.add_to_device(position, sent);
+                (position, EntryKind::ToDevice(Arc::clone(sent)), None)
+            }
         };
         self.entries.push(Entry { position, kind });
         cause
@@ -343,6 +366,41 @@ impl Batch {
         }
     }
 
+    fn add_device_list(&mut self, position: Position, change: &DeviceListChange) {
+        let only_for = change.only_for.map_or(0, |nid| nid.0);
+        let key = (change.user_nid.0, Arc::clone(&change.device_id), only_for);
+        let row = self.device_lists.entry(key).or_insert_with(|| DeviceListRow {
+            user_nid: change.user_nid.0,
+            only_for,
+            position: position.0,
+            pending: Vec::new(),
+            device_id: change.device_id.as_ref().to_owned(),
+        });
+        row.position = position.0;
+        row.pending.extend(&change.pending);
+    }
+
+    fn add_to_device(&mut self, position: Position, sent: &ToDevice) {
+        let messages = sent.messages.iter().zip(0..);
+        self.to_device
+            .extend(messages.map(|(message, ordinal)| ToDeviceRow {
+                device_nid: message.device_nid.0,
+                position: position.0,
+                ordinal,
+                sender: message.sender.as_ref().to_owned(),
+                event_type: message.event_type.as_bytes().to_vec(),
+                content: message.content.as_bytes().to_vec(),
+            }));
+        let outgoing = sent.outgoing.iter().zip(0..);
+        self.outgoing_to_device
+            .extend(outgoing.map(|(message, ordinal)| OutgoingToDeviceRow {
+                destination: message.destination.as_ref().to_owned(),
+                position: position.0,
+                ordinal,
+                content: message.content.as_bytes().to_vec(),
+            }));
+    }
+
     /// Commits the batch: one statement, one round trip, its own transaction.
     pub async fn execute(&self, connection: &mut Connection, fence: &Fence) -> Result<()> {
         let heads: Vec<&HeadRow> = self.heads.values().collect();
@@ -351,9 +409,10 @@ impl Batch {
         let receipts: Vec<&ReceiptRow> = self.receipts.values().collect();
         let account_data: Vec<&AccountDataRow> = self.account_data.values().collect();
         let account_changes: Vec<&AccountChangeRow> = self.account_changes.values().collect();
+        let device_lists: Vec<&DeviceListRow> = self.device_lists.values().collect();
         sqlx::query!(
             "SELECT commit_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                 $19, $20, $21, $22, $23, $24, $25)",
+                 $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29)",
             fence.generation,
             fence.epoch,
             fence.session,
@@ -379,6 +438,10 @@ impl Batch {
             &self.partial_rooms as _,
             &self.completed_rooms as _,
             &self.restated as _,
+            &device_lists as _,
+            &self.to_device as _,
+            &self.outgoing_to_device as _,
+            &self.to_device_requests as _,
         )
         .execute(connection)
         .await?;

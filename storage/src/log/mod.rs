@@ -14,9 +14,9 @@ mod tail;
 mod writer;
 
 pub use change::{
-    AccountData, Alias, Change, ClientTransaction, Fact, Gap, HeadMove, Membership, MembershipChange,
-    NewEvent, NewRoom, NewState, PartialRoom, Receipt, Redaction, Relation, Restated, StateChange,
-    UnmatchedRedaction,
+    AccountData, Alias, Change, ClientTransaction, DeviceListChange, Fact, Gap, HeadMove, Membership,
+    MembershipChange, NewEvent, NewRoom, NewState, OutgoingToDevice, PartialRoom, Receipt, Redaction,
+    Relation, Restated, StateChange, ToDevice, ToDeviceMessage, ToDeviceRequest, UnmatchedRedaction,
 };
 pub use committer::{CommitError, Committed, Committer, CommitterStatus, Outcome, Patience, Slot};
 pub use range::{head, parted_at, read_range};

@@ -6,10 +6,12 @@ use std::{
 };
 
 use super::{
-    change::{AccountData, Membership, MembershipChange, Receipt, Redaction, StateChange},
+    change::{AccountData, DeviceListChange, Membership, MembershipChange, Receipt, Redaction, StateChange},
     tail::{Entry, EntryKind},
 };
-use crate::{Connection, EventNid, Position, Result, RoomNid, UserNid, events, state_changes, text};
+use crate::{
+    Connection, EventNid, Position, Result, RoomNid, UserNid, events, state_changes, text, to_device,
+};
 
 /// The entries of the log after `from` up to `to`, in order. Facts that were replaced since are at their new
 /// positions only. Run it in a read transaction whose view of the log reaches `to`.
@@ -39,6 +41,12 @@ pub async fn read_range(connection: &mut Connection, from: Position, to: Positio
     entries.extend(receipts(connection, from, to).await?);
     entries.extend(account_data(connection, from, to).await?);
     entries.extend(account_changes(connection, from, to).await?);
+    entries.extend(device_list_changes(connection, from, to).await?);
+    let sent = to_device::by_position(connection, from, to).await?;
+    entries.extend(sent.into_iter().map(|(position, sent)| Entry {
+        position,
+        kind: EntryKind::ToDevice(Arc::new(sent)),
+    }));
     // Stable: an event stays before the membership and redaction at its position.
     entries.sort_by_key(|entry| entry.position);
     Ok(entries)
@@ -188,6 +196,27 @@ async fn account_changes(connection: &mut Connection, from: Position, to: Positi
     let entries = rows.into_iter().map(|row| Entry {
         position: Position(row.position),
         kind: EntryKind::Account(UserNid(row.user_nid)),
+    });
+    Ok(entries.collect())
+}
+
+async fn device_list_changes(connection: &mut Connection, from: Position, to: Position) -> Result<Vec<Entry>> {
+    let rows = sqlx::query!(
+        "SELECT user_nid, only_for, position, device_id FROM device_list_changes
+         WHERE position > $1 AND position <= $2",
+        from.0,
+        to.0
+    )
+    .fetch_all(connection)
+    .await?;
+    let entries = rows.into_iter().map(|row| Entry {
+        position: Position(row.position),
+        kind: EntryKind::DeviceList(DeviceListChange {
+            user_nid: UserNid(row.user_nid),
+            device_id: row.device_id.into(),
+            only_for: (row.only_for != 0).then_some(UserNid(row.only_for)),
+            pending: Vec::new(),
+        }),
     });
     Ok(entries.collect())
 }

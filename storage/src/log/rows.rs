@@ -1,4 +1,4 @@
-//! The rows of a batch, as `commit_batch` (migrations 1, 5 and 9) takes them. Field order is that of the SQL types.
+//! The rows of a batch, as `commit_batch` (migrations 1, 5, 9 and 11) takes them. Field order is that of the SQL types.
 
 macro_rules! row {
     ($name:ident = $sql:literal { $($field:ident: $type:ty),* $(,)? }) => {
@@ -52,3 +52,13 @@ row!(PartialRoomRow = "batch_partial_room" {
 });
 row!(CompletedRoomRow = "batch_completed_room" { room_nid: i64, position: i64 });
 row!(RestatedRow = "batch_restated" { event_nid: i64, state_after: i64, status: i16 });
+row!(DeviceListRow = "batch_device_list" {
+    user_nid: i64, only_for: i64, position: i64, pending: Vec<i64>, device_id: String,
+});
+row!(ToDeviceRow = "batch_to_device" {
+    device_nid: i64, position: i64, ordinal: i32, sender: String, event_type: Vec<u8>, content: Vec<u8>,
+});
+row!(OutgoingToDeviceRow = "batch_outgoing_to_device" {
+    destination: String, position: i64, ordinal: i32, content: Vec<u8>,
+});
+row!(ToDeviceRequestRow = "batch_to_device_request" { request_key: Vec<u8>, created_at: i64 });

@@ -5,7 +5,9 @@ use std::{fmt::Debug, sync::Arc};
 
 use tokio::sync::broadcast;
 
-use super::change::{AccountData, MembershipChange, NewEvent, Receipt, Redaction, StateChange};
+use super::change::{
+    AccountData, DeviceListChange, MembershipChange, NewEvent, Receipt, Redaction, StateChange, ToDevice,
+};
 use crate::{Position, RoomNid, UserNid};
 
 /// One entry of the log as a follower sees it.
@@ -34,6 +36,10 @@ pub enum EntryKind {
     AccountData(AccountData),
     /// Drop what is cached of this user's account.
     Account(UserNid),
+    /// A change of a user's devices or cross-signing keys.
+    DeviceList(DeviceListChange),
+    /// Messages to devices.
+    ToDevice(Arc<ToDevice>),
 }
 
 impl EntryKind {
@@ -45,7 +51,7 @@ impl EntryKind {
             Self::Membership(membership) => Some(membership.room_nid),
             Self::Redaction(redaction) => Some(redaction.room_nid),
             Self::Receipt(receipt) => Some(receipt.room_nid),
-            Self::AccountData(_) | Self::Account(_) => None,
+            Self::AccountData(_) | Self::Account(_) | Self::DeviceList(_) | Self::ToDevice(_) => None,
         }
     }
 }

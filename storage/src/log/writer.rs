@@ -369,6 +369,11 @@ fn size(change: &Change) -> usize {
         Fact::Event(event, _) => event.pdu.len(),
         Fact::AccountData(data) => data.content.len(),
         Fact::Membership(membership) => membership.stripped_state.as_ref().map_or(0, |json| json.len()),
+        Fact::ToDevice(sent) => {
+            let here = sent.messages.iter().map(|message| message.content.len());
+            let elsewhere = sent.outgoing.iter().map(|message| message.content.len());
+            here.chain(elsewhere).sum()
+        }
         _ => 0,
     });
     facts.sum::<usize>() + change.states.iter().map(|state| state.body.len()).sum::<usize>()
