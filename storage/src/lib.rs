@@ -23,6 +23,7 @@ pub mod filters;
 pub mod gaps;
 pub mod inbound;
 pub mod interned;
+pub mod key_backup;
 pub mod log;
 pub mod memberships;
 pub mod notices;
