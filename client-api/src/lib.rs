@@ -30,6 +30,7 @@ mod space;
 mod state;
 mod sync;
 mod tag;
+mod tick;
 mod typing;
 mod upgrade;
 

@@ -17,7 +17,7 @@ use ruma::api::client::{
 use crate::{
     account, account_data, admin_register, alias, at_time, device, directory, filter, message, openid,
     profile, push, read_marker, receipt, register, relation, reporting, room, server_information, session,
-    space, state, sync, tag, typing, upgrade,
+    space, state, sync, tag, tick, typing, upgrade,
 };
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
@@ -125,6 +125,7 @@ fn user_data() -> Router<Arc<Engine>> {
         .ruma_paths::<get_filter::v3::Request, _, _>(filter::get_filter)
         .ruma(typing::create_typing_event)
         .ruma(receipt::create_receipt)
+        .ruma(tick::get_message_status)
         .ruma(read_marker::set_read_marker)
 }
 

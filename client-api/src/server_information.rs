@@ -26,7 +26,7 @@ const VERSIONS: [&str; 18] = [
 ];
 
 /// What a client can find here beyond those (docs/PROTOCOL_EXTENSIONS.md).
-const UNSTABLE_FEATURES: [&str; 1] = ["chat.hearth.socket"];
+const UNSTABLE_FEATURES: [&str; 2] = ["chat.hearth.socket", "chat.hearth.ticks"];
 
 /// `GET /_matrix/client/versions`
 pub(crate) async fn get_supported_versions(

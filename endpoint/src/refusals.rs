@@ -15,6 +15,7 @@ mod rooms;
 mod spaces;
 mod sync;
 mod third_party;
+mod ticks;
 mod upgrades;
 mod user_data;
 

@@ -24,6 +24,23 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// `[support]`.
     pub support: Support,
+    /// `[ticks]`.
+    pub ticks: Ticks,
+}
+
+/// `[ticks]`: whether users are told to whom their messages were delivered.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticks {
+    /// `max_room_members`: in rooms of more nobody is; 0 for nowhere.
+    pub max_room_members: usize,
+}
+
+impl Default for Ticks {
+    fn default() -> Self {
+        Self {
+            max_room_members: 100,
+        }
+    }
 }
 
 /// `[rooms] directory`: who is shown the rooms that are published here.
@@ -89,6 +106,7 @@ impl Config {
             room_memory_bytes: 256 << 20,
             trusted_proxies: Vec::new(),
             support: Support::default(),
+            ticks: Ticks::default(),
         }
     }
 }

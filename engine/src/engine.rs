@@ -31,6 +31,7 @@ use crate::{
         elsewhere::Elsewhere, partial, receive::inbox,
     },
     sync::ToldMembers,
+    ticks::{self, Ticks},
     transactions::Transactions,
     typing::Typing,
     unread::Tallies,
@@ -88,6 +89,7 @@ pub struct Engine {
     pub(crate) propagations: Propagations,
     pub(crate) remote_profiles: RemoteProfiles,
     pub(crate) receipt_turns: Turns,
+    pub(crate) ticks: Arc<Ticks>,
     pub(crate) filters: Filters,
     pub(crate) unread: Tallies,
 }
@@ -133,6 +135,7 @@ impl Engine {
         tokio::spawn(notices::hear(Arc::downgrade(&engine)));
         tokio::spawn(propagate::resume(Arc::downgrade(&engine)));
         tokio::spawn(inbox::resume(Arc::downgrade(&engine)));
+        tokio::spawn(ticks::keep(Arc::downgrade(&engine)));
         partial::resume(&engine);
         Ok(engine)
     }
@@ -215,6 +218,7 @@ impl Engine {
             typing: Typing::new(&*entropy),
             outgoing: Arc::new(Outgoing::new()),
             shutdown: CancellationToken::new(),
+            ticks: Arc::new(Ticks::new()),
             config,
             db,
             clock,

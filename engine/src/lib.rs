@@ -33,6 +33,7 @@ pub mod sync;
 pub mod tags;
 #[cfg(any(test, feature = "test-engine"))]
 pub mod test_engine;
+pub mod ticks;
 pub mod tokens;
 mod transactions;
 pub mod typing;
@@ -40,7 +41,7 @@ pub mod unread;
 pub mod users;
 mod waiting;
 
-pub use config::{Config, DirectoryAudience, RateLimits, Registration, Support, SupportContact};
+pub use config::{Config, DirectoryAudience, RateLimits, Registration, Support, SupportContact, Ticks};
 pub use engine::{Engine, Outside};
 pub use error::Error;
 pub use outside::{Clock, Entropy, OsEntropy, SystemClock};

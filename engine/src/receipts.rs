@@ -20,6 +20,7 @@ use crate::{
     accounts::Requester,
     events::Event,
     rooms::{self, Room, RoomEntryKind},
+    ticks::DELIVERED,
     users::Preferences,
 };
 
@@ -139,7 +140,9 @@ pub async fn set(
 #[derive(Debug)]
 pub(crate) struct RemoteReceipt {
     pub user_nid: UserNid,
-    /// As it is stored: a root event's ID, `main`, or empty.
+    /// [`READ`], or what was delivered.
+    pub receipt_type: &'static str,
+    /// As it is stored: a root event's ID, `main`, or empty; of what was delivered, the first event.
     pub thread: Arc<str>,
     pub event_id: OwnedEventId,
     /// Milliseconds.
@@ -226,11 +229,12 @@ impl Reader<'_> {
     async fn moved_remotely(&mut self, receipt: RemoteReceipt) -> Result<Option<Fact>, Error> {
         let RemoteReceipt {
             user_nid,
+            receipt_type,
             thread,
             event_id,
             ts,
         } = receipt;
-        let stored = receipts::find(self.connection, self.room.nid, user_nid, READ, &thread).await?;
+        let stored = receipts::find(self.connection, self.room.nid, user_nid, receipt_type, &thread).await?;
         if let Some(stored) = stored {
             let is_past = match (
                 self.event(&event_id).await?,
@@ -247,7 +251,7 @@ impl Reader<'_> {
         Ok(Some(Fact::Receipt(Receipt {
             room_nid: self.room.nid,
             user_nid,
-            receipt_type: READ.into(),
+            receipt_type: receipt_type.into(),
             thread,
             event_id: event_id.as_str().into(),
             ts,
@@ -418,6 +422,9 @@ struct Entry<'a> {
     ts: MilliSecondsSinceUnixEpoch,
     #[serde(skip_serializing_if = "Option::is_none")]
     thread_id: Option<&'a str>,
+    /// Of what was delivered: the first event that it stands for.
+    #[serde(rename = "chat.hearth.from", skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -464,7 +471,11 @@ pub async fn to_event(
             continue;
         }
         let ts = MilliSecondsSinceUnixEpoch(UInt::try_from(receipt.ts).unwrap_or_default());
-        by_user.insert(user_id.clone(), Entry { ts, thread_id });
+        let (thread_id, from) = match &*receipt.receipt_type {
+            DELIVERED => (None, thread_id),
+            _ => (thread_id, None),
+        };
+        by_user.insert(user_id.clone(), Entry { ts, thread_id, from });
     }
     if content.is_empty() {
         return Ok(None);

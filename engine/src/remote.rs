@@ -14,6 +14,7 @@ use ruma::{
         authorization::get_event_authorization,
         backfill::get_backfill,
         directory::get_public_rooms_filtered,
+        discovery::get_server_version,
         event::{get_event, get_event_by_timestamp, get_missing_events, get_room_state, get_room_state_ids},
         membership::{
             create_invite, create_join_event, create_knock_event, create_leave_event, prepare_join_event,
@@ -168,6 +169,8 @@ questions! {
     profile: get_profile_information::v1 as profile_v1;
     /// The room of an alias of that server.
     directory: get_room_information::v1 as directory_v1;
+    /// What the server runs.
+    version: get_server_version::v1 as version_v1;
 }
 
 /// No other servers: for a server that does not federate.

@@ -106,6 +106,15 @@ impl Users {
         self.cache.clear();
     }
 
+    /// A user who is in memory.
+    fn get(&self, user_nid: UserNid) -> Option<Arc<User>> {
+        let holder = self.cache.get(&user_nid)?;
+        match &*holder.state.lock() {
+            State::Loaded(user, _) => Some(Arc::clone(user)),
+            State::Loading(..) => None,
+        }
+    }
+
     /// Says what a holder weighs by now, if it is still the one that entries of the log reach. In place and in one step:
     /// put there anew, it could take the place of one that came after it, and never hear of what only that one heard.
     fn weigh(&self, user_nid: UserNid, holder: &Holder, weight: u64) {
@@ -165,6 +174,33 @@ fn set(user: &mut User, position: Position, change: &MembershipChange) {
     };
     user.rooms.insert(change.room_nid, room);
     user.newest = user.newest.max(position);
+}
+
+/// What of their account data the server goes by, of some users: from memory, or with one query for those who aren't there.
+pub(crate) async fn preferences(
+    engine: &Engine,
+    user_nids: &[UserNid],
+) -> Result<HashMap<UserNid, Arc<Preferences>>, Error> {
+    let (mut found, mut missing) = (HashMap::with_capacity(user_nids.len()), Vec::new());
+    for user_nid in user_nids {
+        match engine.users.get(*user_nid) {
+            Some(user) => drop(found.insert(*user_nid, Arc::clone(&user.preferences))),
+            None => missing.push(*user_nid),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(found);
+    }
+    let mut connection = engine.db.acquire().await?;
+    let stored = account_data::of_types_of_users(&mut connection, &missing, &Preferences::TYPES).await?;
+    let mut others: HashMap<UserNid, User> = missing.into_iter().map(|nid| (nid, User::default())).collect();
+    for (position, data) in stored {
+        if let Some(user) = others.get_mut(&data.user_nid) {
+            user.set_account_data(position, &data);
+        }
+    }
+    found.extend(others.into_iter().map(|(nid, user)| (nid, user.preferences)));
+    Ok(found)
 }
 
 /// What the log says of a user, at least up to now.

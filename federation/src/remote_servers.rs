@@ -8,6 +8,7 @@ use ruma::{
         authorization::get_event_authorization::v1 as event_auth,
         backfill::get_backfill::v1 as backfill,
         directory::get_public_rooms_filtered::v1 as public_rooms,
+        discovery::get_server_version::v1 as version,
         event::{
             get_event::v1 as event, get_event_by_timestamp::v1 as event_by_timestamp,
             get_missing_events::v1 as missing_events, get_room_state::v1 as state,
@@ -78,4 +79,5 @@ questions! {
     hierarchy: PAGE;
     profile: QUESTION;
     directory: QUESTION;
+    version: QUESTION;
 }

@@ -63,6 +63,37 @@ pub async fn of_types(
     Ok(data.collect())
 }
 
+/// Global account data of some types of some users, in no order; with positions.
+pub async fn of_types_of_users(
+    connection: &mut Connection,
+    user_nids: &[UserNid],
+    data_types: &[&str],
+) -> Result<Vec<(Position, AccountData)>> {
+    let nids: Vec<i64> = user_nids.iter().map(|nid| nid.0).collect();
+    let data_types: Vec<Vec<u8>> = data_types
+        .iter()
+        .map(|data_type| data_type.as_bytes().to_vec())
+        .collect();
+    let rows = sqlx::query!(
+        "SELECT user_nid, data_type, position, content FROM account_data
+         WHERE user_nid = ANY($1) AND room_nid = 0 AND data_type = ANY($2)",
+        &nids,
+        &data_types
+    )
+    .fetch_all(connection)
+    .await?;
+    let data = rows.into_iter().map(|row| {
+        let data = AccountData {
+            user_nid: UserNid(row.user_nid),
+            room_nid: None,
+            data_type: text(row.data_type),
+            content: text(row.content),
+        };
+        (Position(row.position), data)
+    });
+    Ok(data.collect())
+}
+
 /// The content of one type of account data.
 pub async fn find(
     connection: &mut Connection,

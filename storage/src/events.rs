@@ -416,6 +416,25 @@ pub async fn place_at(connection: &mut Connection, room_nid: RoomNid, position: 
     Ok(Place { sequence, sub: 0 })
 }
 
+/// Whether somebody else than a user said something in a room after a sequence number and before another.
+pub async fn others_spoke_between(
+    connection: &mut Connection,
+    room_nid: RoomNid,
+    user_nid: UserNid,
+    (after, before): (i64, i64),
+) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM events WHERE room_nid = $1 AND sub = 0 AND sequence > $2 AND sequence < $3
+               AND key_nid IS NULL AND sender_nid <> $4) AS "spoke!""#,
+        room_nid.0,
+        after,
+        before,
+        user_nid.0
+    )
+    .fetch_one(connection)
+    .await?)
+}
+
 /// Says of each of `events` which request made it, where that is remembered. A query of its own, since it matters to
 /// few who read events: only the device that sent one wants to know, and only for some days.
 pub async fn add_transactions<'a>(

@@ -80,7 +80,7 @@ pub async fn joined_rooms(connection: &mut Connection, user_nid: UserNid) -> Res
 }
 
 /// The servers with joined users in rooms, in no order.
-pub async fn servers_of(
+pub async fn servers_by_room(
     connection: &mut Connection,
     room_nids: &[RoomNid],
 ) -> Result<Vec<(RoomNid, String)>> {
@@ -112,6 +112,41 @@ pub async fn in_room_since(
     .fetch_all(connection)
     .await?;
     Ok(nids.into_iter().map(UserNid).collect())
+}
+
+/// The servers that have joined users in any of these rooms.
+pub async fn servers_of(connection: &mut Connection, room_nids: &[RoomNid]) -> Result<Vec<String>> {
+    let nids: Vec<i64> = room_nids.iter().map(|nid| nid.0).collect();
+    let servers = sqlx::query_scalar!(
+        r#"SELECT DISTINCT server_of(u.user_id) AS "server!" FROM memberships m JOIN users u USING (user_nid)
+           WHERE m.room_nid = ANY($1) AND m.membership = 1"#,
+        &nids
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(servers)
+}
+
+/// Who came into rooms, or was away from them at the end, after `since`: room, user, and whether they are in it. A
+/// change after the end of what is asked for may take the place of one within it, so that there is no other end.
+pub async fn moved(
+    connection: &mut Connection,
+    room_nids: &[RoomNid],
+    since: Position,
+) -> Result<Vec<(RoomNid, UserNid, bool)>> {
+    let nids: Vec<i64> = room_nids.iter().map(|nid| nid.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT room_nid, user_nid, membership = 1 AS "is_joined!" FROM memberships
+           WHERE room_nid = ANY($1) AND position > $2 AND (membership IN (0, 4) OR membership = 1 AND joined_at > $2)"#,
+        &nids,
+        since.0
+    )
+    .fetch_all(connection)
+    .await?;
+    let moved = rows
+        .into_iter()
+        .map(|row| (RoomNid(row.room_nid), UserNid(row.user_nid), row.is_joined));
+    Ok(moved.collect())
 }
 
 /// The membership of a user of another server.

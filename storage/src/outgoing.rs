@@ -79,7 +79,7 @@ pub async fn newest_events(
     Ok(events.collect())
 }
 
-/// The newest `limit` public receipts after `after` up to `upto` of users of `server`, this one; of some rooms, or of
+/// The newest `limit` receipts that others are told of, of what was read and what was delivered, after `after` up to `upto` of users of `server`, this one; of some rooms, or of
 /// all.
 pub async fn receipts(
     connection: &mut Connection,
@@ -92,7 +92,8 @@ pub async fn receipts(
     let rows = sqlx::query!(
         "SELECT r.room_nid, r.user_nid, r.receipt_type, r.thread, r.event_id, r.position, r.ts
          FROM receipts r JOIN users u USING (user_nid)
-         WHERE r.position > $1 AND r.position <= $2 AND r.receipt_type = 'm.read' AND server_of(u.user_id) = $3
+         WHERE r.position > $1 AND r.position <= $2 AND r.receipt_type IN ('m.read', 'chat.hearth.delivered')
+           AND server_of(u.user_id) = $3
            AND ($4::bigint[] IS NULL OR r.room_nid = ANY($4))
          ORDER BY r.position DESC LIMIT $5",
         after.0,
@@ -197,4 +198,41 @@ pub async fn drop_relayed(connection: &mut Connection, upto: Position) -> Result
     .execute(connection)
     .await?;
     Ok(done.rows_affected())
+}
+
+/// Notes that a server is not sent the events of a room after `after` up to `upto`.
+pub async fn skip(
+    connection: &mut Connection,
+    server: &str,
+    room_nid: RoomNid,
+    (after, upto): (Position, Position),
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO outbound_skips AS old (server_name, room_nid, after_position, upto_position) VALUES ($1, $2, $3, $4)
+         ON CONFLICT ON CONSTRAINT outbound_skips_pkey DO UPDATE SET
+             upto_position = greatest(old.upto_position, excluded.upto_position)",
+        server,
+        room_nid.0,
+        after.0,
+        upto.0
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The servers that were not sent an event of a room, by its position.
+pub async fn skipped(
+    connection: &mut Connection,
+    room_nid: RoomNid,
+    position: Position,
+) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT server_name FROM outbound_skips
+         WHERE room_nid = $1 AND after_position < $2 AND upto_position >= $2",
+        room_nid.0,
+        position.0
+    )
+    .fetch_all(connection)
+    .await?)
 }

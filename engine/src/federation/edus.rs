@@ -1,4 +1,4 @@
-//! EDUs of other servers: who types there, and what they have read. Each is judged alone, and believed of the sending
+//! EDUs of other servers: who types there, what they have read, and what was delivered to them. Each is judged alone, and believed of the sending
 //! server's users only, in rooms where they are. What isn't understood is ignored.
 
 use std::{
@@ -17,9 +17,9 @@ use serde_json::value::RawValue;
 use super::acl;
 use crate::{
     Engine, Error,
-    receipts::{self, RemoteReceipt},
+    receipts::{self, READ, RemoteReceipt},
     rooms::{self, Room},
-    typing,
+    ticks, typing,
 };
 
 /// Receipts of one transaction that are looked at.
@@ -53,18 +53,20 @@ async fn receive_edu(
     let known = match &*any.edu_type {
         "m.typing" => "m.typing",
         "m.receipt" => "m.receipt",
+        "chat.hearth.delivery" => "chat.hearth.delivery",
         _ => "other",
     };
     metrics::counter!("hearth_federation_edus_received_total", "type" => known).increment(1);
     match known {
         "m.typing" => typing_edu(engine, origin, any.content).await,
         "m.receipt" => receipt_edu(engine, origin, any.content, receipts_left).await,
+        "chat.hearth.delivery" => ticks::receive(engine, origin, any.content, receipts_left).await,
         _ => Ok(()),
     }
 }
 
 /// The room, if this server is in it and the other may speak there.
-async fn room_of(
+pub(crate) async fn room_of(
     engine: &Arc<Engine>,
     origin: &ServerName,
     room_id: &RoomId,
@@ -77,7 +79,7 @@ async fn room_of(
 }
 
 /// The number of a user of `origin` who is in a room.
-async fn joined(
+pub(crate) async fn joined(
     engine: &Engine,
     origin: &ServerName,
     room: &Room,
@@ -172,6 +174,7 @@ fn receipt_of(engine: &Engine, user_nid: hearth_storage::UserNid, read: Read) ->
     let event_id = events.into_iter().next()?;
     Some(RemoteReceipt {
         user_nid,
+        receipt_type: READ,
         thread: thread.into(),
         event_id,
         // One from the future would stand for ever.

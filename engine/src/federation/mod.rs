@@ -26,5 +26,6 @@ pub use crate::rooms::{
     receive::inbox::{Answers, ReceiveError, receive_pdus},
     third_party::{bind_third_party_id, exchange_third_party_invite},
 };
+pub(crate) use edus::{joined, room_of};
 pub(crate) use transactions::Transactions;
 pub use transactions::{TransactionError, send_transaction_message};

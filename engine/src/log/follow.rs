@@ -90,6 +90,7 @@ async fn begin_generation(engine: &Engine, generation: i32) {
     engine.unread.clear();
     engine.transactions.clear();
     engine.told_members.clear();
+    engine.ticks.cut_back();
     // Not of the log, and written by the same database that lost its end.
     engine.interner.clear();
     engine.numbers.begin_anew().await;
@@ -158,7 +159,11 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
             }
             EntryKind::DeviceList(change) => encryption::device_lists::apply(engine, entry.position, change),
             EntryKind::ToDevice(sent) => {
-                woken.extend(sent.messages.iter().map(|message| Subject::User(message.user_nid)));
+                woken.extend(
+                    sent.messages
+                        .iter()
+                        .map(|message| Subject::User(message.user_nid)),
+                );
             }
             kind => {
                 let Some(room_nid) = kind.room() else { continue };

@@ -13,10 +13,10 @@ use ruma::ServerName;
 
 use super::{
     destination::ToRead,
-    edus::{self, PendingReceipt, ReceiptKey},
+    edus::{self, Kind, PendingReceipt, ReceiptKey},
     whom,
 };
-use crate::{Engine, Error, rooms};
+use crate::{Engine, Error, rooms, ticks};
 
 /// The most events of a room that are all sent.
 const ALL_OF_ROOM: usize = 50;
@@ -56,17 +56,26 @@ pub(super) async fn owed(
             .into_iter()
             .filter(|(_, recipients)| recipients.include(server));
         let theirs: Vec<OutgoingEvent> = theirs.map(|(event, _)| event).collect();
-        match events.len() > ALL_OF_ROOM {
-            true => owed.extend(theirs.last()),
-            false => owed.extend(theirs),
+        if events.len() <= ALL_OF_ROOM {
+            owed.extend(theirs);
+        } else if let Some(newest) = theirs.last() {
+            let skipped = (range.0, Position(newest.position.0 - 1));
+            let mut connection = engine.db.acquire().await?;
+            stored::skip(&mut connection, server.as_str(), room_nid, skipped).await?;
+            owed.push(*newest);
         }
     }
     owed.sort_by_key(|event| event.position);
     let mut theirs = Vec::with_capacity(receipts.len());
     for (position, receipt) in receipts {
         let room = rooms::by_nid(engine, receipt.room_nid).await?;
-        if room.is_some_and(|room| room.has_server(server)) {
-            theirs.push(edus::split(position, &receipt));
+        let Some(kind) = Kind::of(&receipt.receipt_type) else {
+            continue;
+        };
+        if room.is_some_and(|room| room.has_server(server))
+            && (kind == Kind::Read || ticks::is_hearth(engine, server).await)
+        {
+            theirs.push(edus::split(position, kind, &receipt));
         }
     }
     Ok((owed, theirs))

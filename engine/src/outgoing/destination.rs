@@ -11,6 +11,8 @@ use super::edus::{EphemeralEdu, PendingEdus, PendingReceipt, ReceiptKey, TakenEd
 
 /// Events in one transaction, by the specification.
 const AT_ONCE: usize = 50;
+/// Answers of one server that are remembered; at most one a second.
+const MOST_ANSWERS: usize = 256;
 /// Events that wait in memory for one server, 24 bytes each; beyond them it is read off the log what it is owed.
 const MOST_QUEUED: usize = 500;
 
@@ -35,6 +37,8 @@ pub(super) struct Destination {
     owed_since: Option<i64>,
     /// The row that stands for it.
     pub stored: Option<Stored>,
+    /// Up to which positions it had everything, and since when (milliseconds); the latest, in order.
+    answers: VecDeque<(Position, i64)>,
 }
 
 /// Reads off the log what a server that fell behind is owed.
@@ -280,6 +284,33 @@ impl Destination {
             self.behind = Some(behind.max(last.position));
         }
         self.owed_since = self.served().is_some().then_some(now);
+        self.remember_answer(now);
+    }
+
+    fn remember_answer(&mut self, now: i64) {
+        let upto = self.served().unwrap_or(self.latest);
+        match self.answers.back() {
+            Some((known, _)) if *known >= upto => return,
+            // Said to be later than it was, within a second.
+            Some((_, at)) if at.div_euclid(1_000) == now.div_euclid(1_000) => {
+                self.answers.pop_back();
+            }
+            _ => {}
+        }
+        self.answers.push_back((upto, now));
+        if self.answers.len() > MOST_ANSWERS {
+            self.answers.pop_front();
+        }
+    }
+
+    /// Whether it has everything up to a position, and since when at the latest, in milliseconds; `began` is when this
+    /// run did, before which nothing is known of when.
+    pub fn has_since(&self, position: Position, began: i64) -> Option<i64> {
+        if self.served().is_some_and(|served| served < position) {
+            return None;
+        }
+        let answer = self.answers.iter().find(|(upto, _)| *upto >= position);
+        Some(answer.map_or(began, |(_, at)| *at))
     }
 
     /// It has not. What was taken waits again, but for what nobody misses.
@@ -330,6 +361,7 @@ impl Destination {
             self.edus.drop_receipts();
         }
         self.latest = self.latest.min(position);
+        self.answers.retain(|(upto, _)| *upto <= position);
     }
 
     /// The row that is to stand for it: while it fails, and while it is owed something for longer than `patience`
@@ -360,7 +392,7 @@ impl Destination {
 mod tests {
     use hearth_storage::{EventNid, UserNid};
 
-    use super::*;
+    use super::{super::edus::Kind, *};
 
     fn event(position: i64) -> OutgoingEvent {
         OutgoingEvent {
@@ -538,7 +570,7 @@ mod tests {
     #[test]
     fn a_receipt_that_was_not_delivered_is_owed_still() {
         let mut destination = Destination::default();
-        let key: ReceiptKey = (RoomNid::from(1), UserNid::from(1), "".into());
+        let key: ReceiptKey = (RoomNid::from(1), UserNid::from(1), Kind::Read, "".into());
         let receipt = PendingReceipt {
             position: Position(5),
             event_id: "$a".into(),
@@ -584,6 +616,51 @@ mod tests {
         let taken = destination.take();
         destination.delivered(&taken, 2_000);
         assert_eq!(destination.row("a", 9_000, 1_000), None);
+    }
+
+    #[test]
+    fn when_a_server_got_an_event_is_remembered() {
+        let mut destination = owing(1..=120);
+        assert_eq!(destination.has_since(Position(1), 7), None);
+        let taken = destination.take();
+        assert_eq!(
+            destination.has_since(Position(50), 7),
+            None,
+            "nobody answered yet"
+        );
+        destination.delivered(&taken, 1_000);
+        let taken = destination.take();
+        destination.delivered(&taken, 5_000);
+        fail(&mut destination);
+        assert_eq!(destination.has_since(Position(50), 7), Some(1_000));
+        assert_eq!(destination.has_since(Position(51), 7), Some(5_000));
+        assert_eq!(destination.has_since(Position(101), 7), None);
+        let idle = Destination::default();
+        assert_eq!(
+            idle.has_since(Position(1), 7),
+            Some(7),
+            "the run before served it"
+        );
+        let behind = Destination::of_stored(owing([]).row_of_behind(10), 0);
+        assert_eq!(behind.has_since(Position(11), 7), None);
+        assert_eq!(behind.has_since(Position(10), 7), Some(7));
+    }
+
+    #[test]
+    fn no_more_answers_are_remembered_than_have_their_place() {
+        let mut destination = Destination::default();
+        for position in 1..=1_000 {
+            destination.owe(event(position), 0);
+            let taken = destination.take();
+            destination.delivered(&taken, position * 2_000);
+        }
+        assert_eq!(destination.answers.len(), MOST_ANSWERS);
+        let oldest = destination.answers.front().map(|(_, at)| *at);
+        assert_eq!(
+            destination.has_since(Position(1), 7),
+            oldest,
+            "a time by which it had it, for what is forgotten"
+        );
     }
 
     #[test]

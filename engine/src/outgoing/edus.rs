@@ -10,6 +10,8 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::{receipts::READ, ticks::DELIVERED};
+
 /// Receipts that wait for one server; more are read off the log again.
 const MOST_RECEIPTS: usize = 500;
 /// Other EDUs that wait for one server; the oldest is dropped for another.
@@ -26,8 +28,28 @@ pub struct EphemeralEdu {
     pub json: Arc<RawValue>,
 }
 
-/// Whose receipt it is, where: room, user and thread.
-pub(super) type ReceiptKey = (RoomNid, UserNid, Arc<str>);
+/// Of what a receipt tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// `m.read`
+    Read,
+    /// What was delivered: for servers of this kind only.
+    Delivered,
+}
+
+impl Kind {
+    /// The kind of a receipt by its type, if others are told of it.
+    pub fn of(receipt_type: &str) -> Option<Self> {
+        match receipt_type {
+            READ => Some(Self::Read),
+            DELIVERED => Some(Self::Delivered),
+            _ => None,
+        }
+    }
+}
+
+/// Whose receipt it is, where: room, user, kind, and thread; of what was delivered, the first event that it stands for.
+pub(super) type ReceiptKey = (RoomNid, UserNid, Kind, Arc<str>);
 
 /// What it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +61,13 @@ pub(super) struct PendingReceipt {
 }
 
 /// The key and the rest of a receipt.
-pub(super) fn split(position: Position, receipt: &Receipt) -> (ReceiptKey, PendingReceipt) {
-    let key = (receipt.room_nid, receipt.user_nid, Arc::clone(&receipt.thread));
+pub(super) fn split(position: Position, kind: Kind, receipt: &Receipt) -> (ReceiptKey, PendingReceipt) {
+    let key = (
+        receipt.room_nid,
+        receipt.user_nid,
+        kind,
+        Arc::clone(&receipt.thread),
+    );
     let pending = PendingReceipt {
         position,
         event_id: Arc::clone(&receipt.event_id),
@@ -167,49 +194,93 @@ struct ReceiptTime<'a> {
     thread_id: Option<&'a str>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 struct ByUser<'a> {
     #[serde(rename = "m.read")]
     read: BTreeMap<&'a OwnedUserId, ReceiptData<'a>>,
 }
 
-/// `m.receipt` EDUs of receipts, as few as can be: one has place for one receipt of a user in a room, so that those of
-/// several threads need several.
+#[derive(Serialize)]
+struct Delivered<'a> {
+    event_id: &'a str,
+    from: &'a str,
+    ts: i64,
+}
+
+/// By room and user.
+type Content<'a, T> = BTreeMap<&'a OwnedRoomId, BTreeMap<&'a OwnedUserId, T>>;
+
+/// The EDUs of receipts, as few as can be: one has place for one receipt of a user in a room, so that those of several
+/// threads need several.
 pub(super) fn receipts(
     taken: &[(ReceiptKey, PendingReceipt)],
     room_ids: &HashMap<RoomNid, OwnedRoomId>,
     user_ids: &HashMap<UserNid, OwnedUserId>,
 ) -> Vec<Box<RawValue>> {
-    let mut edus: Vec<BTreeMap<&OwnedRoomId, ByUser<'_>>> = Vec::new();
-    for ((room_nid, user_nid, thread), receipt) in taken {
+    let mut read: Vec<Content<'_, ReceiptData<'_>>> = Vec::new();
+    let mut delivered: Vec<Content<'_, Delivered<'_>>> = Vec::new();
+    for ((room_nid, user_nid, kind, thread), receipt) in taken {
         let (Some(room_id), Some(user_id)) = (room_ids.get(room_nid), user_ids.get(user_nid)) else {
             continue;
         };
-        let data = ReceiptData {
-            data: ReceiptTime {
-                ts: receipt.ts,
-                thread_id: (!thread.is_empty()).then_some(thread),
-            },
-            event_ids: [&receipt.event_id],
-        };
-        let has_place = |edu: &BTreeMap<&OwnedRoomId, ByUser<'_>>| {
-            edu.get(room_id)
-                .is_none_or(|by_user| !by_user.read.contains_key(user_id))
-        };
-        let place = match edus.iter().position(has_place) {
-            Some(place) => place,
-            None => {
-                edus.push(BTreeMap::new());
-                edus.len() - 1
+        match kind {
+            Kind::Read => {
+                let data = ReceiptData {
+                    data: ReceiptTime {
+                        ts: receipt.ts,
+                        thread_id: (!thread.is_empty()).then_some(thread),
+                    },
+                    event_ids: [&receipt.event_id],
+                };
+                put(&mut read, room_id, user_id, data);
             }
-        };
-        edus[place].entry(room_id).or_default().read.insert(user_id, data);
+            Kind::Delivered => {
+                let data = Delivered {
+                    event_id: &receipt.event_id,
+                    from: thread,
+                    ts: receipt.ts,
+                };
+                put(&mut delivered, room_id, user_id, data);
+            }
+        }
     }
-    let edus = edus.into_iter().map(|content| Edu {
-        edu_type: "m.receipt",
-        content,
+    let read = read.into_iter().filter_map(|by_room| {
+        let content: BTreeMap<_, _> = by_room
+            .into_iter()
+            .map(|(room_id, read)| (room_id, ByUser { read }))
+            .collect();
+        encoded("m.receipt", content)
     });
-    edus.filter_map(|edu| to_raw_value(&edu).ok()).collect()
+    let delivered = delivered
+        .into_iter()
+        .filter_map(|content| encoded("chat.hearth.delivery", content));
+    read.chain(delivered).collect()
+}
+
+/// Puts what there is of a user in a room where there is nothing of them yet.
+fn put<'a, T>(
+    contents: &mut Vec<Content<'a, T>>,
+    room_id: &'a OwnedRoomId,
+    user_id: &'a OwnedUserId,
+    data: T,
+) {
+    let has_place = |content: &Content<'a, T>| {
+        content
+            .get(room_id)
+            .is_none_or(|by_user| !by_user.contains_key(user_id))
+    };
+    let place = match contents.iter().position(has_place) {
+        Some(place) => place,
+        None => {
+            contents.push(BTreeMap::new());
+            contents.len() - 1
+        }
+    };
+    contents[place].entry(room_id).or_default().insert(user_id, data);
+}
+
+fn encoded(edu_type: &'static str, content: impl Serialize) -> Option<Box<RawValue>> {
+    to_raw_value(&Edu { edu_type, content }).ok()
 }
 
 #[cfg(test)]
@@ -220,7 +291,12 @@ mod tests {
     use super::*;
 
     fn receipt(user: i64, thread: &str, position: i64, event_id: &str) -> (ReceiptKey, PendingReceipt) {
-        let key = (RoomNid::from(1), UserNid::from(user), Arc::from(thread));
+        let key = (
+            RoomNid::from(1),
+            UserNid::from(user),
+            Kind::Read,
+            Arc::from(thread),
+        );
         let pending = PendingReceipt {
             position: Position(position),
             event_id: event_id.into(),
@@ -281,6 +357,35 @@ mod tests {
             json!({ "data": { "ts": 5, "thread_id": "$root" }, "event_ids": ["$b"] })
         );
         assert_eq!(edus.len(), 2);
+    }
+
+    #[test]
+    fn what_was_delivered_has_edus_of_its_own() {
+        let delivered = |user: i64, from: &str, event_id: &str| {
+            let ((room_nid, user_nid, _, from), pending) = receipt(user, from, 1, event_id);
+            ((room_nid, user_nid, Kind::Delivered, from), pending)
+        };
+        let taken = [
+            receipt(1, "", 1, "$a"),
+            delivered(1, "$b", "$c"),
+            delivered(1, "$d", "$e"),
+        ];
+        let rooms = HashMap::from([(RoomNid::from(1), owned_room_id!("!r:a"))]);
+        let users = HashMap::from([(UserNid::from(1), owned_user_id!("@u:a"))]);
+        let edus = receipts(&taken, &rooms, &users);
+        let edus: Vec<serde_json::Value> = edus
+            .iter()
+            .map(|edu| serde_json::from_str(edu.get()).expect("JSON"))
+            .collect();
+        assert_eq!(edus.len(), 3);
+        assert_eq!(edus[0]["edu_type"], "m.receipt");
+        for (edu, (from, event_id)) in edus[1..].iter().zip([("$b", "$c"), ("$d", "$e")]) {
+            let content = json!({ "!r:a": { "@u:a": { "event_id": event_id, "from": from, "ts": 5 } } });
+            assert_eq!(
+                *edu,
+                json!({ "edu_type": "chat.hearth.delivery", "content": content })
+            );
+        }
     }
 
     #[test]

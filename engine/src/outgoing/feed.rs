@@ -17,14 +17,14 @@ use ruma::OwnedServerName;
 use tokio::sync::Notify;
 
 use super::{
-    edus,
+    edus::{self, Kind},
     newcomer::{self, Newcomer},
     whom::{self, Recipients},
 };
 use crate::{
     Engine, Error,
-    receipts::READ,
     rooms::{self, Room},
+    ticks,
 };
 
 /// What is noted at most and not given to queues yet; 100 bytes each. Nobody takes it where this server does not
@@ -123,7 +123,7 @@ pub(crate) fn note(engine: &Engine, room_nid: RoomNid, entry: &Entry) {
             };
             note_event(engine, outgoing, &stored.event_id);
         }
-        EntryKind::Receipt(receipt) if &*receipt.receipt_type == READ => {
+        EntryKind::Receipt(receipt) if Kind::of(&receipt.receipt_type).is_some() => {
             let room = engine.rooms.get(room_nid);
             let seen = room.and_then(|room| {
                 room.read(|view| (view.members.is_local(receipt.user_nid), view.members.present()))
@@ -351,11 +351,39 @@ fn owe(engine: &Engine, outgoing: OutgoingEvent, recipients: &Recipients) {
         });
 }
 
-fn owe_receipt(engine: &Engine, position: Position, receipt: &Receipt, present: &[OwnedServerName]) {
-    let (key, pending) = edus::split(position, receipt);
-    engine.outgoing.each(engine, present.iter(), |destination, now| {
-        destination.owe_receipt(key.clone(), pending.clone(), now);
-    });
+fn owe_receipt(engine: &Arc<Engine>, position: Position, receipt: &Receipt, present: &[OwnedServerName]) {
+    let Some(kind) = Kind::of(&receipt.receipt_type) else {
+        return;
+    };
+    let (key, pending) = edus::split(position, kind, receipt);
+    let owe = move |engine: &Engine, servers: &mut dyn Iterator<Item = &OwnedServerName>| {
+        engine.outgoing.each(engine, servers, |destination, now| {
+            destination.owe_receipt(key.clone(), pending.clone(), now);
+        });
+    };
+    match kind {
+        Kind::Read => owe(engine, &mut present.iter()),
+        Kind::Delivered => {
+            let (known, unknown) = ticks::among(engine, present.iter());
+            owe(engine, &mut known.into_iter());
+            for server in unknown {
+                let (engine, owe) = (Arc::clone(engine), owe.clone());
+                tokio::spawn(async move {
+                    if is_hearth(&engine, &server).await {
+                        owe(&engine, &mut std::iter::once(&server));
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Whether a server is one to be told what was delivered; not waited for when this one stops.
+async fn is_hearth(engine: &Engine, server: &OwnedServerName) -> bool {
+    tokio::select! {
+        () = engine.shutdown.cancelled() => false,
+        is_hearth = ticks::is_hearth(engine, server) => is_hearth,
+    }
 }
 
 /// Gives events of one room, which were not noted with their recipients.

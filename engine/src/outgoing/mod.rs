@@ -12,6 +12,7 @@ mod edus;
 mod feed;
 mod newcomer;
 mod progress;
+mod received;
 mod status;
 mod whom;
 
@@ -38,6 +39,7 @@ use destination::{Destination, Failing, Taken};
 
 pub use edus::EphemeralEdu;
 pub(crate) use feed::{note, note_typing};
+pub(crate) use received::received;
 pub use status::{DestinationStatus, RoomsShared, of_server, status};
 
 /// A server that is owed something for longer gets a row of its own, so that the position of all others moves on.
@@ -63,6 +65,8 @@ struct State {
     dispatched: Position,
     /// What is stored of the position up to which all have been served that have no row.
     served: Position,
+    /// The same when this run began, and when that was, in milliseconds.
+    began: (Position, i64),
     /// Nothing until [`begin`].
     sending: Option<Sending>,
 }
@@ -291,6 +295,7 @@ pub async fn begin(
     {
         let mut state = engine.outgoing.state.lock();
         (state.dispatched, state.served) = (served, served);
+        state.began = (served, now);
         for row in rows {
             let Ok(server) = ServerName::parse(&row.server_name) else {
                 continue;
@@ -367,7 +372,7 @@ async fn batch(engine: &Arc<Engine>, taken: &Taken) -> Result<Bodies, Error> {
     let oldest = oldest.map(|event| i64::from(event.origin_server_ts().0));
     let receipts = &taken.edus.receipts;
     let room_nids: Vec<_> = receipts.iter().map(|((room_nid, ..), _)| *room_nid).collect();
-    let user_nids: Vec<_> = receipts.iter().map(|((_, user_nid, _), _)| *user_nid).collect();
+    let user_nids: Vec<_> = receipts.iter().map(|((_, user_nid, ..), _)| *user_nid).collect();
     let room_ids = rooms::ids(engine, &room_nids).await?;
     let user_ids = engine.interner.user_ids(&user_nids).await?;
     let mut edus = edus::receipts(receipts, &room_ids, &user_ids);

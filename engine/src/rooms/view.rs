@@ -17,6 +17,7 @@ use super::{Room, StateMap, members::Members};
 use crate::{
     Engine,
     events::{Event, redact, without_content},
+    ticks::DELIVERED,
 };
 
 /// The entries a room keeps in memory, at most, and their bytes.
@@ -117,6 +118,24 @@ impl View {
         }
     }
 
+    /// Drops a receipt whose place another takes, as in its table. These move with everything that is said, for everybody:
+    /// they would soon be all that is kept.
+    fn drop_delivered(&mut self, user_nid: UserNid, thread: &str) {
+        let same = |entry: &RoomEntry| match &entry.kind {
+            RoomEntryKind::Receipt(receipt) => {
+                receipt.user_nid == user_nid
+                    && &*receipt.receipt_type == DELIVERED
+                    && &*receipt.thread == thread
+            }
+            _ => false,
+        };
+        if let Some(index) = self.recent.iter().rposition(same)
+            && let Some(dropped) = self.recent.remove(index)
+        {
+            self.recent_bytes -= dropped.weight();
+        }
+    }
+
     fn change_state(&mut self, changes: &[StateChange]) {
         for change in changes {
             self.state.set(change.key_nid, change.new);
@@ -154,10 +173,15 @@ impl View {
                     kind: RoomEntryKind::State(changes),
                 });
             }
-            Applied::Receipt(receipt) => self.push(RoomEntry {
-                position,
-                kind: RoomEntryKind::Receipt(receipt),
-            }),
+            Applied::Receipt(receipt) => {
+                if &*receipt.receipt_type == DELIVERED {
+                    self.drop_delivered(receipt.user_nid, &receipt.thread);
+                }
+                self.push(RoomEntry {
+                    position,
+                    kind: RoomEntryKind::Receipt(receipt),
+                });
+            }
             Applied::Membership(user_nid, membership, user_id, is_local) => {
                 self.members
                     .set(user_nid, membership, user_id.server_name(), is_local);

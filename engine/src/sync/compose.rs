@@ -28,6 +28,7 @@ use crate::{
     events::{ClientFormat, Event, Fields, Viewer, excludes_room, matches, matches_in_room},
     receipts,
     rooms::{Room, aggregations::Bundles, serve},
+    ticks::{self, Stretch},
     tokens::{HistoryToken, SyncToken},
     unread::{Counter, Counts},
 };
@@ -43,6 +44,17 @@ pub(super) async fn compose(
     typing: HashMap<RoomNid, Vec<UserNid>>,
     response: &mut Response,
 ) -> Result<Vec<ToldRoom>, Error> {
+    let mut told_receipts: Vec<_> = materials
+        .iter_mut()
+        .map(|material| &mut material.receipts)
+        .collect();
+    ticks::withhold(
+        sync.engine,
+        sync.requester,
+        &sync.user.preferences,
+        &mut told_receipts,
+    )
+    .await?;
     let summaries = changed_summaries(sync, &materials).await?;
     let mut unread = unread_of(sync, &materials).await?;
     load_members_lazily(sync, &mut materials).await?;
@@ -62,14 +74,15 @@ pub(super) async fn compose(
         fields: Fields::of(sync.filter.event_fields.as_deref()),
     };
     let mut told: Vec<ToldRoom> = Vec::with_capacity(materials.len());
-    let mut note = |room_nid: RoomNid, room_id: &OwnedRoomId, weight: usize| {
+    let mut note = |room_nid: RoomNid, room_id: &OwnedRoomId, weight: usize, stretches: Vec<Stretch>| {
         told.push(ToldRoom {
             room_nid,
             room_id: room_id.clone(),
             weight,
+            stretches,
         });
     };
-    for material in materials {
+    for mut material in materials {
         let room_nid = material.room.nid;
         let room_id = material.room.id.clone();
         let account_data = data.by_room.remove(&room_nid).unwrap_or_default();
@@ -87,7 +100,12 @@ pub(super) async fn compose(
                 .any(|receipt| receipt.user_nid == sync.requester.user_nid);
             // A room that comes into view is told, whatever the filter leaves of it: the user is in it.
             if material.span.whole || material.span.became_whole || has_read || !is_quiet(&room) {
-                note(room_nid, &room_id, room.weight());
+                note(
+                    room_nid,
+                    &room_id,
+                    room.weight(),
+                    std::mem::take(&mut material.stretches),
+                );
                 response.rooms.join.insert(room_id, room);
             }
         } else {
@@ -97,7 +115,7 @@ pub(super) async fn compose(
                 account_data: Events { events: account_data },
                 range: composer.range(&material),
             };
-            note(room_nid, &room_id, room.weight());
+            note(room_nid, &room_id, room.weight(), Vec::new());
             response.rooms.leave.insert(room_id, room);
         }
     }
@@ -117,7 +135,7 @@ pub(super) async fn compose(
     };
     for (room_nid, room_id) in named(&plan.invited) {
         let invite_state = stripped(&room_nid);
-        note(room_nid, &room_id, invite_state.weight());
+        note(room_nid, &room_id, invite_state.weight(), Vec::new());
         response
             .rooms
             .invite
@@ -125,7 +143,7 @@ pub(super) async fn compose(
     }
     for (room_nid, room_id) in named(&plan.knocked) {
         let knock_state = stripped(&room_nid);
-        note(room_nid, &room_id, knock_state.weight());
+        note(room_nid, &room_id, knock_state.weight(), Vec::new());
         response.rooms.knock.insert(room_id, KnockedRoom { knock_state });
     }
     response.account_data.events = account::global(sync, &data.global);

@@ -24,6 +24,7 @@ use crate::{
         self, Room, RoomEntryKind, StateMap, View,
         visibility::{self, Sight},
     },
+    ticks::{self, Message, Stretch},
 };
 
 /// Events of a timeline, at most.
@@ -47,6 +48,8 @@ pub(super) struct Material {
     pub sight: Option<Sight>,
     /// The sequence numbers of the span, from the timeline's start on if it is limited.
     pub range: Range,
+    /// Of what others said since the user came, the parts that this tells without a hole.
+    pub stretches: Vec<Stretch>,
 }
 
 /// What is taken of a room at the moment it is looked at.
@@ -72,6 +75,10 @@ struct Recent {
     limited: bool,
     /// The sequence numbers of the first and the last event that was looked at, be it told or not.
     sequences: Option<(i64, i64)>,
+    /// The sequence numbers of what others said that is not told, in order.
+    withheld: Vec<i64>,
+    /// The sequence number of the last event that was looked at from before the user came.
+    before: Option<i64>,
     /// Changes of state up to `state_upto`: all that memory has, or from the tables, those that the state may have to
     /// be taken back by.
     changes: Vec<(Position, StateChange)>,
@@ -79,10 +86,19 @@ struct Recent {
 }
 
 impl Recent {
-    fn see(&mut self, event: &Event) {
+    /// Looks at an event. They come in order.
+    fn see(&mut self, sync: &Sync<'_>, span: &Span, position: Position, event: &Arc<Event>) {
         let sequence = event.place.sequence;
         let (first, last) = self.sequences.unwrap_or((sequence, sequence));
         self.sequences = Some((first.min(sequence), last.max(sequence)));
+        if span.joined_at.is_none_or(|joined_at| position <= joined_at) {
+            self.before = Some(sequence);
+        }
+        if is_told(sync, event) {
+            self.events.push((position, Arc::clone(event)));
+        } else if is_of_others(sync, event) {
+            self.withheld.push(sequence);
+        }
     }
 
     /// A receipt takes the place of the one before it, which a client could otherwise take for the newer.
@@ -257,10 +273,7 @@ fn from_memory(sync: &Sync<'_>, view: &View, span: &Span, limit: usize) -> Optio
         }
         match &entry.kind {
             RoomEntryKind::Event(event, _) => {
-                recent.see(event);
-                if is_told(sync, event) {
-                    recent.events.push((entry.position, Arc::clone(event)));
-                }
+                recent.see(sync, span, entry.position, event);
             }
             RoomEntryKind::Receipt(receipt) => recent.set_receipt(receipt),
             RoomEntryKind::State(_) => {}
@@ -324,13 +337,13 @@ async fn from_tables(
             Some(by_nid.get(&room_nid)?.in_room())
         })
         .await?;
+    let spans: HashMap<RoomNid, Span> = drafts.iter().map(|draft| (draft.room.nid, draft.span)).collect();
     let mut by_room: HashMap<RoomNid, Recent> = HashMap::new();
     for event in events {
         let position = positions.get(&event.nid).copied().unwrap_or_default();
-        let recent = by_room.entry(event.room_nid).or_default();
-        recent.see(&event);
-        if is_told(sync, &event) {
-            recent.events.push((position, event));
+        if let Some(span) = spans.get(&event.room_nid) {
+            let recent = by_room.entry(event.room_nid).or_default();
+            recent.see(sync, span, position, &event);
         }
     }
     // What the states in memory have to be taken back by: to the start of whole spans, to the end of others.
@@ -379,6 +392,11 @@ fn is_told(sync: &Sync<'_>, event: &Event) -> bool {
     matches(filter, event)
         && !excludes_room(filter, &event.room_id)
         && !sync.user.preferences.withholds(event, sync.requester.user_nid)
+}
+
+/// Whether an event is something that somebody else said.
+fn is_of_others(sync: &Sync<'_>, event: &Event) -> bool {
+    event.key_nid.is_none() && event.sender_nid != sync.requester.user_nid
 }
 
 /// Whether the filter for a room's timeline may keep events back.
@@ -530,6 +548,8 @@ impl Draft {
             events,
             limited,
             sequences,
+            withheld,
+            before: before_joining,
             changes,
             receipts,
         } = recent.unwrap_or_default();
@@ -584,8 +604,21 @@ impl Draft {
             _ => first,
         };
         let after = first - 1;
+        let stretches = match span.joined_at {
+            Some(_) if ticks::may_count(sync.engine, &sync.user.preferences, &room) => {
+                let others = events.iter().filter(|(_, event)| is_of_others(sync, event));
+                let messages = others.map(|(_, event)| Message {
+                    sequence: event.place.sequence,
+                    event_nid: event.nid,
+                });
+                let after = before_joining.map_or(after, |before| before.max(after));
+                ticks::stretches((after, upto), messages, withheld)
+            }
+            _ => Vec::new(),
+        };
         Material {
             range: Range { after, upto },
+            stretches,
             room,
             span,
             events,

@@ -7,7 +7,7 @@ use ruma::api::client::sync::sync_events::v3::Filter;
 use tokio::time::Instant;
 
 use super::{Asked, Response, SyncError, parts::Bound, told};
-use crate::{Engine, accounts::Requester, filters, tokens::SyncToken, waiting::Wait};
+use crate::{Engine, accounts::Requester, filters, ticks, tokens::SyncToken, waiting::Wait};
 
 /// Events of a timeline if the filter says nothing.
 const DEFAULT_LIMIT: usize = 100;
@@ -33,6 +33,8 @@ pub struct FeedRequest {
 #[derive(Debug)]
 pub struct Feed {
     asked: Asked,
+    /// The token of the last answer.
+    last: Option<SyncToken>,
 }
 
 impl Feed {
@@ -42,14 +44,20 @@ impl Feed {
         requester: &Requester,
         request: FeedRequest,
     ) -> Result<Self, SyncError> {
+        let token = request
+            .since
+            .as_deref()
+            .map(str::parse::<SyncToken>)
+            .transpose()?;
+        let filter = filters::resolve(engine, requester, request.filter.as_ref()).await?;
+        if let Some(token) = &token {
+            confirmed(engine, requester, token);
+        }
         Ok(Self {
+            last: None,
             asked: Asked {
-                filter: filters::resolve(engine, requester, request.filter.as_ref()).await?,
-                token: request
-                    .since
-                    .as_deref()
-                    .map(str::parse::<SyncToken>)
-                    .transpose()?,
+                filter,
+                token,
                 full_state: false,
                 use_state_after: request.use_state_after,
                 default_limit: DEFAULT_LIMIT,
@@ -70,7 +78,11 @@ impl Feed {
         let is_first = self.asked.token.is_none() || told.is_cut_back;
         // What was nothing for this client up to here need not be looked at again.
         self.asked.token = Some(told.next);
-        Ok((is_first || !told.response.is_empty()).then_some(told.response))
+        if !is_first && told.response.is_empty() {
+            return Ok(None);
+        }
+        let follows = self.last.replace(told.next);
+        Ok(Some(told.sent(engine, requester, follows)))
     }
 
     /// Whether there is more to tell at once: the answer before was a part.
@@ -102,6 +114,6 @@ pub fn set_presence(_engine: &Engine, requester: &Requester, presence: &str) {
 
 /// The device has everything that it was told up to `token`: the seam at which to-device messages may be let go, and
 /// ticks move.
-pub fn confirmed(_engine: &Engine, requester: &Requester, token: &SyncToken) {
-    tracing::trace!(user = %requester.user_id, position = token.position.0, "confirmed");
+pub fn confirmed(engine: &Engine, requester: &Requester, token: &SyncToken) {
+    ticks::confirmed(engine, requester, token);
 }

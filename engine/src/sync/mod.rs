@@ -18,7 +18,10 @@ mod typing;
 use std::{sync::Arc, time::Duration};
 
 use hearth_storage::{Position, RoomNid};
-use ruma::api::client::{filter::FilterDefinition, sync::sync_events::v3::Filter};
+use ruma::{
+    OwnedRoomId,
+    api::client::{filter::FilterDefinition, sync::sync_events::v3::Filter},
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -26,6 +29,7 @@ use crate::{
     accounts::{AuthenticateError, Requester, authenticate::authenticate_again},
     filters::{self, FilterError},
     log::{LogHead, position_of},
+    ticks::{RoomTold, Telling},
     tokens::{BadToken, Part, SyncToken},
     users::{self, User},
 };
@@ -125,6 +129,21 @@ struct Told {
     next: SyncToken,
     /// The log lost its end, which the client must be told otherwise.
     is_cut_back: bool,
+    /// Of what others said in rooms, the parts that it tells without a hole.
+    rooms: Vec<RoomTold>,
+}
+
+impl Told {
+    /// The answer, which is being sent; after the one of the token `follows`, if only after that.
+    fn sent(self, engine: &Engine, requester: &Requester, follows: Option<SyncToken>) -> Response {
+        let telling = Telling {
+            token: self.next,
+            follows,
+            rooms: self.rooms,
+        };
+        engine.ticks.tell(requester, telling);
+        self.response
+    }
 }
 
 /// Answers a sync: at once if there is something to tell, or when there is, or when the time is over.
@@ -159,13 +178,18 @@ pub fn sync<'a>(
 
 async fn resolve(engine: &Engine, requester: &Requester, request: SyncRequest) -> Result<Asked, SyncError> {
     let deadline = Instant::now() + request.timeout.min(MAX_TIMEOUT);
+    let filter = filters::resolve(engine, requester, request.filter.as_ref()).await?;
+    let token = request
+        .since
+        .as_deref()
+        .map(str::parse::<SyncToken>)
+        .transpose()?;
+    if let Some(token) = &token {
+        confirmed(engine, requester, token);
+    }
     Ok(Asked {
-        filter: filters::resolve(engine, requester, request.filter.as_ref()).await?,
-        token: request
-            .since
-            .as_deref()
-            .map(str::parse::<SyncToken>)
-            .transpose()?,
+        filter,
+        token,
         full_state: request.full_state,
         use_state_after: request.use_state_after,
         default_limit: DEFAULT_LIMIT,
@@ -180,17 +204,13 @@ async fn look(
     requester: &Requester,
     asked: &Asked,
 ) -> Result<Option<Response>, SyncError> {
-    let Told {
-        response,
-        is_cut_back,
-        ..
-    } = told(engine, requester, asked).await?;
+    let told = told(engine, requester, asked).await?;
     let is_due = asked.token.is_none_or(|token| token.part.is_some())
         || asked.full_state
-        || is_cut_back
+        || told.is_cut_back
         || Instant::now() >= asked.deadline
         || engine.shutdown.is_cancelled();
-    Ok((is_due || !response.is_empty()).then_some(response))
+    Ok((is_due || !told.response.is_empty()).then(|| told.sent(engine, requester, None)))
 }
 
 /// What there is to tell as of now.
@@ -223,7 +243,7 @@ async fn told(engine: &Arc<Engine>, requester: &Requester, asked: &Asked) -> Res
         default_limit: asked.default_limit,
         bound: asked.bound,
     };
-    let (mut response, upto_room) = answer(&sync).await?;
+    let (mut response, upto_room, rooms) = answer(&sync).await?;
     let next = SyncToken {
         generation: head.generation,
         position: head.position,
@@ -235,6 +255,7 @@ async fn told(engine: &Arc<Engine>, requester: &Requester, asked: &Asked) -> Res
         response,
         next,
         is_cut_back: cut_back,
+        rooms,
     })
 }
 
@@ -256,8 +277,8 @@ async fn present(engine: &Engine, requester: &Requester) -> Result<(LogHead, Arc
     }
 }
 
-/// The answer; and the last room of it, where others are still to come.
-async fn answer(sync: &Sync<'_>) -> Result<(Response, Option<RoomNid>), Error> {
+/// The answer; the last room of it, where others are still to come; and what it tells without a hole.
+async fn answer(sync: &Sync<'_>) -> Result<(Response, Option<RoomNid>, Vec<RoomTold>), Error> {
     let mut response = Response::default();
     let data = account::data(sync).await?;
     let typing = typing::changed(sync).await?;
@@ -266,9 +287,18 @@ async fn answer(sync: &Sync<'_>) -> Result<(Response, Option<RoomNid>), Error> {
     let bound = sync.bound.filter(|_| !sync.full_state);
     let mut upto_room = bound.and_then(|bound| plan.cut(sync, bound.rooms));
     let materials = gather::gather(sync, &plan).await?;
-    let told = compose::compose(sync, &plan, materials, data, typing, &mut response).await?;
+    let mut told = compose::compose(sync, &plan, materials, data, typing, &mut response).await?;
+    let mut stretches: Vec<(OwnedRoomId, RoomTold)> = told.iter_mut().filter_map(stretches_of).collect();
     if let Some(bound) = bound {
         upto_room = parts::cut(sync, bound.bytes, told, &mut response).or(upto_room);
     }
-    Ok((response, upto_room))
+    stretches.retain(|(room_id, _)| response.rooms.join.contains_key(room_id));
+    let rooms = stretches.into_iter().map(|(_, room)| room).collect();
+    Ok((response, upto_room, rooms))
+}
+
+fn stretches_of(told: &mut parts::ToldRoom) -> Option<(OwnedRoomId, RoomTold)> {
+    let stretches = std::mem::take(&mut told.stretches);
+    let room_nid = told.room_nid;
+    (!stretches.is_empty()).then(|| (told.room_id.clone(), RoomTold { room_nid, stretches }))
 }

@@ -6,7 +6,7 @@ use hearth_storage::{Position, RoomNid};
 use ruma::OwnedRoomId;
 
 use super::{Response, Sync};
-use crate::tokens::Part;
+use crate::{ticks::Stretch, tokens::Part};
 
 /// How much is told at once.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +24,8 @@ pub(super) struct ToldRoom {
     pub room_id: OwnedRoomId,
     /// What it comes to in bytes, about.
     pub weight: usize,
+    /// Of what others said, the parts that it tells without a hole.
+    pub stretches: Vec<Stretch>,
 }
 
 impl Sync<'_> {

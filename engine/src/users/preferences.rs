@@ -1,4 +1,5 @@
-//! The account data that the server itself goes by: push rules, and the users that a user ignores.
+//! The account data that the server itself goes by: push rules, the users that a user ignores, and what they let others
+//! know of them.
 
 use std::{
     collections::HashSet,
@@ -15,6 +16,10 @@ use crate::{
 };
 
 const IGNORED_USERS: &str = "m.ignored_user_list";
+/// `{"enabled": false}`: the user neither tells nor is told what was delivered.
+const DELIVERY_RECEIPTS: &str = "chat.hearth.delivery_receipts";
+/// `{"hidden": true}`: nobody is told when the user is there.
+pub(crate) const PRESENCE: &str = "chat.hearth.presence";
 
 /// What a user wants to hear of.
 #[derive(Debug, Clone, Default)]
@@ -24,11 +29,13 @@ pub struct Preferences {
     push_rules: Option<Arc<str>>,
     parsed: OnceLock<Option<Arc<Ruleset>>>,
     ignored: Arc<HashSet<OwnedUserId>>,
+    refuses_delivery_receipts: bool,
+    hides_presence: bool,
 }
 
 impl Preferences {
     /// The types of account data that they are.
-    pub(super) const TYPES: [&str; 2] = [PUSH_RULES, IGNORED_USERS];
+    pub(super) const TYPES: [&str; 4] = [PUSH_RULES, IGNORED_USERS, DELIVERY_RECEIPTS, PRESENCE];
 
     /// These with a type of account data set anew; nothing for a type that is none of them.
     pub(super) fn with(&self, position: Position, data_type: &str, content: &Arc<str>) -> Option<Self> {
@@ -40,12 +47,22 @@ impl Preferences {
                     position,
                     push_rules,
                     parsed: OnceLock::new(),
-                    ignored: Arc::clone(&self.ignored),
+                    ..self.clone()
                 })
             }
             IGNORED_USERS => Some(Self {
                 position,
                 ignored: Arc::new(ignored_in(content)),
+                ..self.clone()
+            }),
+            DELIVERY_RECEIPTS => Some(Self {
+                position,
+                refuses_delivery_receipts: says(content, "enabled", false),
+                ..self.clone()
+            }),
+            PRESENCE => Some(Self {
+                position,
+                hides_presence: says(content, "hidden", true),
                 ..self.clone()
             }),
             _ => None,
@@ -75,6 +92,22 @@ impl Preferences {
         self.ignored.iter().map(|user_id| &**user_id)
     }
 
+    /// Whether the user is told what was delivered to others.
+    pub(crate) fn wants_delivery_receipts(&self) -> bool {
+        !self.refuses_delivery_receipts
+    }
+
+    /// Whether others may be told what was delivered to the user: who wants to know nothing of it tells nothing, and
+    /// neither does who doesn't want to be seen.
+    pub(crate) fn gives_delivery_receipts(&self) -> bool {
+        self.wants_delivery_receipts() && !self.hides_presence
+    }
+
+    /// Whether nobody is to be told when the user is there.
+    pub(crate) fn hides_presence(&self) -> bool {
+        self.hides_presence
+    }
+
     /// Whether an event is withheld from `viewer`, whose preferences these are: they ignore its sender, and it is no
     /// state (client-server API, "Ignoring Users").
     pub(crate) fn withholds(&self, event: &Event, viewer: UserNid) -> bool {
@@ -85,6 +118,12 @@ impl Preferences {
     pub(crate) fn ignores_anybody(&self) -> bool {
         !self.ignored.is_empty()
     }
+}
+
+/// Whether a switch is set to `value`. What is none is not.
+fn says(content: &str, switch: &str, value: bool) -> bool {
+    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(content)
+        .is_ok_and(|content| content.get(switch) == Some(&value.into()))
 }
 
 /// The users in a list, readable IDs only: clients put there what they like.
@@ -144,5 +183,32 @@ mod tests {
             .unwrap();
         assert!(none.rules(user_id).is_some() && !none.ignores_anybody());
         assert_eq!(none.position, Position(5));
+    }
+
+    #[test]
+    fn switches_are_as_they_are_set_and_else_as_the_server_has_them() {
+        let set = |data_type: &str, content: &str| {
+            Preferences::default()
+                .with(Position(1), data_type, &content.into())
+                .unwrap()
+        };
+        let delivery = |content: &str| set("chat.hearth.delivery_receipts", content);
+        assert!(!delivery(r#"{"enabled":false}"#).wants_delivery_receipts());
+        for other in [
+            "{}",
+            r#"{"enabled":true}"#,
+            r#"{"enabled":0}"#,
+            r#"{"enabled":null}"#,
+        ] {
+            assert!(delivery(other).gives_delivery_receipts(), "{other}");
+        }
+        let hidden = set("chat.hearth.presence", r#"{"hidden":true}"#);
+        assert!(
+            hidden.hides_presence() && hidden.wants_delivery_receipts() && !hidden.gives_delivery_receipts()
+        );
+        let again = hidden
+            .with(Position(2), "chat.hearth.presence", &"{}".into())
+            .unwrap();
+        assert!(again.gives_delivery_receipts());
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use hearth_client_api::SocketSettings;
 use hearth_endpoint::outgoing::OutgoingSettings;
-use hearth_engine::{Config, DirectoryAudience, RateLimits, Registration, Support, SupportContact};
+use hearth_engine::{Config, DirectoryAudience, RateLimits, Registration, Support, SupportContact, Ticks};
 use hearth_federation::ServerPolicy;
 use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, owned_server_name};
 use serde::{Deserialize, Deserializer, de};
@@ -49,6 +49,8 @@ pub struct Settings {
     pub rooms: RoomSettings,
     /// `[websocket]`.
     pub websocket: WebSocketSettings,
+    /// `[ticks]`.
+    pub ticks: TickSettings,
     /// `[federation]`.
     pub federation: FederationSettings,
     /// `[outbound]`.
@@ -173,6 +175,15 @@ pub struct WebSocketSettings {
     pub max_per_address: u32,
 }
 
+/// `[ticks]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct TickSettings {
+    /// In rooms of more members nobody is told what was delivered.
+    #[serde(deserialize_with = "values::members")]
+    pub max_room_members: u32,
+}
+
 /// `[federation]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -266,6 +277,7 @@ impl Default for Settings {
             rate_limits: RateLimitSettings::default(),
             rooms: RoomSettings::default(),
             websocket: WebSocketSettings::default(),
+            ticks: TickSettings::default(),
             federation: FederationSettings::default(),
             outbound: Outbound::default(),
             application_services: ApplicationServices::default(),
@@ -296,6 +308,14 @@ impl Default for RoomSettings {
             default_version: RoomVersionId::V12,
             memory: ByteSize(256 << 20),
             directory: Audience::Everyone,
+        }
+    }
+}
+
+impl Default for TickSettings {
+    fn default() -> Self {
+        Self {
+            max_room_members: 100,
         }
     }
 }
@@ -432,6 +452,9 @@ impl Settings {
             support: Support {
                 page: self.support.support_page.clone(),
                 contacts: self.support.contacts.iter().map(Contact::to_engine).collect(),
+            },
+            ticks: Ticks {
+                max_room_members: usize::try_from(self.ticks.max_room_members).unwrap_or(usize::MAX),
             },
             ..Config::new(self.server_name.clone())
         }

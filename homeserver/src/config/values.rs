@@ -266,6 +266,11 @@ pub(super) fn interval_s<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u
     whole_number(deserializer, 1, 3_600)
 }
 
+/// Members of a room; 0 where no room is meant.
+pub(super) fn members<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    whole_number(deserializer, 0, 10_000)
+}
+
 /// A limit that lets something through.
 pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     whole_number(deserializer, 1, 1_000_000)

@@ -34,4 +34,6 @@ mod spec_coverage;
 mod synapse;
 mod syncing;
 mod third_party;
+mod ticks;
+mod ticks_federated;
 mod upgrade;
