@@ -12,9 +12,11 @@ use http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ruma::api::error::ErrorKind;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio::time::timeout;
 
 use crate::{
     MatrixError,
+    bulk::{self, Crowded, Place, ReadError},
     nesting::{self, MAX_DEPTH},
 };
 
@@ -28,29 +30,61 @@ pub(crate) const MAX_ANONYMOUS_BODY: usize = 128 << 10;
 /// How long a body may take to arrive. Bounds what a client can hold open by sending a byte now and then.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Who finds no place is to come again after as long.
+const CROWDED: Duration = Duration::from_secs(10);
+
 /// Reads at most `limit` bytes.
 pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, MatrixError> {
-    let declared = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > limit as u64) {
+    if declared(headers).is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    match tokio::time::timeout(READ_TIMEOUT, Limited::new(body, limit).collect()).await {
+    match timeout(READ_TIMEOUT, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
-        // The connection broke or its framing did; hardly anyone is left to read this.
-        Ok(Err(_)) => Err(MatrixError::new(
-            StatusCode::BAD_REQUEST,
-            ErrorKind::Unknown,
-            "The body of this request ended before its time.",
-        )),
-        Err(_) => Err(MatrixError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            ErrorKind::Unknown,
-            "The body of this request took too long to arrive.",
-        )),
+        Ok(Err(_)) => Err(broken()),
+        Err(_) => Err(too_slow()),
     }
+}
+
+/// Reads at most `limit` bytes. A body that grows beyond `small` waits for a `place`, which comes with it.
+pub(crate) async fn read_in_place(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    small: usize,
+    place: impl Future<Output = Result<Place, Crowded>>,
+) -> Result<(Bytes, Option<Place>), MatrixError> {
+    if declared(headers).is_some_and(|length| length > limit as u64) {
+        return Err(too_large(limit));
+    }
+    match timeout(READ_TIMEOUT, bulk::read(body, limit, small, place)).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(ReadError::TooLarge)) => Err(too_large(limit)),
+        Ok(Err(ReadError::Crowded)) => Err(MatrixError::limit_exceeded(CROWDED)),
+        Ok(Err(ReadError::Broken(_))) => Err(broken()),
+        Ok(Err(ReadError::TooSlow)) | Err(_) => Err(too_slow()),
+    }
+}
+
+fn declared(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The connection broke or its framing did; hardly anyone is left to read this.
+fn broken() -> MatrixError {
+    MatrixError::new(
+        StatusCode::BAD_REQUEST,
+        ErrorKind::Unknown,
+        "The body of this request ended before its time.",
+    )
+}
+
+fn too_slow() -> MatrixError {
+    MatrixError::new(
+        StatusCode::REQUEST_TIMEOUT,
+        ErrorKind::Unknown,
+        "The body of this request took too long to arrive.",
+    )
 }
 
 fn too_large(limit: usize) -> MatrixError {

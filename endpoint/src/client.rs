@@ -32,13 +32,22 @@ pub struct Client {
 }
 
 impl Client {
-    pub(crate) fn of(headers: &HeaderMap, extensions: &Extensions, trusted_proxies: &[IpNet]) -> Self {
+    /// The client of a request with these headers and extensions.
+    pub fn of(headers: &HeaderMap, extensions: &Extensions, trusted_proxies: &[IpNet]) -> Self {
         let peer = extensions
             .get::<ConnectInfo<SocketAddr>>()
             .map(|info| info.0.ip().to_canonical());
         Self {
             address: address(peer, headers, trusted_proxies),
             user_agent: headers.get(USER_AGENT).and_then(user_agent),
+        }
+    }
+
+    /// The network that it has to itself: its address, and of IPv6 the 2^64 around it.
+    pub fn network(&self) -> Option<IpAddr> {
+        match self.address? {
+            address @ IpAddr::V4(_) => Some(address),
+            IpAddr::V6(address) => Some(IpAddr::V6((u128::from(address) >> 64 << 64).into())),
         }
     }
 

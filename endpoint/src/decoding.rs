@@ -9,7 +9,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use ruma::api::IncomingRequest;
 
-use crate::{MatrixError, body, ruma_request};
+use crate::{
+    MatrixError, body,
+    bulk::{Crowded, Place},
+    ruma_request,
+};
 
 /// The arguments in a request's path, decoded.
 pub async fn path_args(request: &mut Request) -> Result<Vec<String>, MatrixError> {
@@ -17,9 +21,16 @@ pub async fn path_args(request: &mut Request) -> Result<Vec<String>, MatrixError
     Ok(args.iter().map(|(_, value)| value.to_owned()).collect())
 }
 
-/// Reads a body of at most `limit` bytes, within a bound of time.
-pub async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, MatrixError> {
-    body::read(headers, body, limit).await
+/// Reads a body of at most `limit` bytes, within a bound of time. Where it grows beyond `small` bytes it waits for a
+/// `place`, which comes with it; 429 `M_LIMIT_EXCEEDED` if there is none for long.
+pub async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    small: usize,
+    place: impl Future<Output = Result<Place, Crowded>>,
+) -> Result<(Bytes, Option<Place>), MatrixError> {
+    body::read_in_place(headers, body, limit, small, place).await
 }
 
 /// Checks that a body is JSON, an object, and not nested deeper than `depth` levels, where there has to be one.

@@ -6,6 +6,7 @@
 //! routes in what holds for each of them.
 
 mod body;
+pub mod bulk;
 mod client;
 mod cors;
 pub mod decoding;
@@ -26,6 +27,6 @@ pub use client::Client;
 pub use error::MatrixError;
 pub use identify::{Identify, Identity};
 pub use limits::CredentialsGuard;
-pub use routes::{RumaRoutes, encode};
+pub use routes::{RumaRoutes, encode, encode_held};
 pub use ruma_request::Ruma;
 pub use serve::{serve, serve_beside};

@@ -6,7 +6,6 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    net::IpAddr,
     num::NonZeroU32,
     sync::{
         Arc, PoisonError, RwLock,
@@ -139,17 +138,9 @@ impl Limits {
         // Hashed, so that a key has one size. The seed is secret: nobody can aim at another's bucket.
         let key = match user {
             Some(user) => self.hasher.hash_one(user),
-            None => self.hasher.hash_one(client.address.map(network)),
+            None => self.hasher.hash_one(client.network()),
         };
         buckets.take(key).map_err(MatrixError::limit_exceeded)
-    }
-}
-
-/// Who has one IPv6 address has the 2^64 around it.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
     }
 }
 

@@ -12,10 +12,13 @@ use axum::{
 };
 use bytes::BytesMut;
 use hearth_engine::Engine;
-use http::Method;
+use http::{Method, header::CONTENT_LENGTH};
 use ruma::api::{IncomingRequest, OutgoingResponse, OutgoingResponseExt, path_builder::PathBuilder};
 
-use crate::{Identify, MatrixError, Ruma};
+use crate::{Identify, MatrixError, Ruma, bulk};
+
+/// An answer of more bytes goes out piece by piece.
+const LARGE: usize = 1 << 20;
 
 /// Routes by what ruma knows about an endpoint: its method, and all of its paths, stable and unstable.
 pub trait RumaRoutes: Sized {
@@ -81,6 +84,21 @@ pub(crate) fn latest_path<R: IncomingRequest>() -> &'static str {
 /// The HTTP form of a ruma response.
 pub fn encode(response: impl OutgoingResponse) -> Response {
     match response.try_into_http_response::<BytesMut>() {
+        Ok(response) => response.map(|body| Body::from(body.freeze())),
+        Err(error) => MatrixError::internal(error).into_response(),
+    }
+}
+
+/// The HTTP form of a ruma response that may be large. What is `held` for it is kept until it is on its way to the
+/// other side.
+pub fn encode_held(response: impl OutgoingResponse, held: impl Send + 'static) -> Response {
+    match response.try_into_http_response::<BytesMut>() {
+        Ok(response) if response.body().len() > LARGE => {
+            let length = response.body().len();
+            let mut response = response.map(|body| bulk::in_pieces(body.freeze(), held));
+            response.headers_mut().insert(CONTENT_LENGTH, length.into());
+            response
+        }
         Ok(response) => response.map(|body| Body::from(body.freeze())),
         Err(error) => MatrixError::internal(error).into_response(),
     }

@@ -31,6 +31,25 @@ use ruma::{
 /// What another server answers, some day.
 pub type Asked<'a, T> = BoxFuture<'a, Result<T, RemoteError>>;
 
+/// What another server answered, and, where that is large, the place that is kept for it among other large answers until
+/// this is dropped.
+#[derive(Debug)]
+pub struct Large<T> {
+    /// The answer.
+    pub answer: T,
+    /// Its place.
+    pub place: LargePlace,
+}
+
+/// The place of a large answer, whatever it is kept by.
+pub type LargePlace = Option<Box<dyn Debug + Send + Sync>>;
+
+impl<T> From<T> for Large<T> {
+    fn from(answer: T) -> Self {
+        Self { answer, place: None }
+    }
+}
+
 /// Why another server gave no answer that can be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RemoteError {
@@ -57,6 +76,9 @@ pub enum RemoteError {
         /// The whole body, as far as it is JSON: some errors say more (`M_INCOMPATIBLE_ROOM_VERSION`).
         body: Option<serde_json::Value>,
     },
+    /// This server has too many large answers in hand to take its answer.
+    #[error("{0}")]
+    Crowded(String),
     /// It answered what can't be understood, or more than is accepted.
     #[error("its answer can't be used: {0}")]
     Malformed(String),
@@ -76,7 +98,7 @@ impl RemoteError {
     /// Whether it may answer otherwise if it is asked again later.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Crowded(_) => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
             Self::NotAllowed(_) | Self::Malformed(_) => false,
         }
@@ -95,7 +117,11 @@ pub type KeysWanted =
     BTreeMap<OwnedServerName, BTreeMap<OwnedServerSigningKeyId, MilliSecondsSinceUnixEpoch>>;
 
 macro_rules! questions {
-    ($( $(#[$doc:meta])* $name:ident: $module:path as $alias:ident; )*) => {
+    (
+        large { $( $(#[$large_doc:meta])* $large:ident: $large_module:path as $large_alias:ident; )* }
+        $( $(#[$doc:meta])* $name:ident: $module:path as $alias:ident; )*
+    ) => {
+        $( use $large_module as $large_alias; )*
         $( use $module as $alias; )*
 
         /// The other servers. Each question names the server to be asked; answers are bounded in size and depth and
@@ -119,6 +145,17 @@ macro_rules! questions {
             }
 
             $(
+                $(#[$large_doc])*
+                fn $large<'a>(
+                    &'a self,
+                    _server: &'a ServerName,
+                    _request: $large_alias::Request,
+                ) -> Asked<'a, Large<$large_alias::Response>> {
+                    ready(Err(RemoteError::unreachable_here())).boxed()
+                }
+            )*
+
+            $(
                 $(#[$doc])*
                 fn $name<'a>(&'a self, _server: &'a ServerName, _request: $alias::Request) -> Asked<'a, $alias::Response> {
                     ready(Err(RemoteError::unreachable_here())).boxed()
@@ -129,6 +166,14 @@ macro_rules! questions {
 }
 
 questions! {
+    large {
+        /// The state before an event, whole.
+        state: get_room_state::v1 as state_v1;
+        /// The state before an event, by IDs.
+        state_ids: get_room_state_ids::v1 as state_ids_v1;
+        /// Completes a join.
+        send_join: create_join_event::v2 as send_join_v2;
+    }
     /// The events that authorise one.
     event_auth: get_event_authorization::v1 as event_auth_v1;
     /// Events before some.
@@ -137,16 +182,10 @@ questions! {
     event: get_event::v1 as event_v1;
     /// Events between what we have and what we were sent.
     missing_events: get_missing_events::v1 as missing_events_v1;
-    /// The state before an event, whole.
-    state: get_room_state::v1 as state_v1;
-    /// The state before an event, by IDs.
-    state_ids: get_room_state_ids::v1 as state_ids_v1;
     /// The event nearest to a time.
     event_by_timestamp: get_event_by_timestamp::v1 as event_by_timestamp_v1;
     /// Begins a join.
     make_join: prepare_join_event::v1 as make_join_v1;
-    /// Completes a join.
-    send_join: create_join_event::v2 as send_join_v2;
     /// Begins the leaving of a room, or the refusal of an invite.
     make_leave: prepare_leave_event::v1 as make_leave_v1;
     /// Completes it.

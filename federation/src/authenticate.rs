@@ -1,7 +1,7 @@
 //! Which server asks: the extractor of every endpoint that demands a server's signature (server-server API, "Request
 //! Authentication").
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -9,7 +9,11 @@ use axum::{
     response::IntoResponse as _,
 };
 use bytes::Bytes;
-use hearth_endpoint::{MatrixError, RumaRoutes as _, decoding, encode};
+use hearth_endpoint::{
+    Client, MatrixError, RumaRoutes as _,
+    bulk::{Crowded, Place},
+    decoding, encode_held,
+};
 use hearth_engine::{Engine, remote::KeysWanted};
 use http::StatusCode;
 use ruma::{
@@ -21,16 +25,21 @@ use ruma::{
     },
     signatures::verify_canonical_json_bytes,
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     Federation,
     canonical::{canonical, push_string},
+    turns::Turn,
 };
 
 /// The most bytes in the body of a request: a transaction of 50 events of 64 KiB and 100 EDUs, which have no limit of
 /// their own, of as much.
 const MAX_BODY: usize = 12 << 20;
+
+/// Bodies of more bytes take a place among those of their sender's network.
+const SMALL_BODY: usize = 128 << 10;
+/// When a server that has too many requests here is to come again.
+const LATER: Duration = Duration::from_secs(5);
 
 /// The most levels of arrays and objects in a body.
 const MAX_DEPTH: usize = 100;
@@ -50,7 +59,7 @@ const MAX_DEPTH_OF_TRANSACTION: usize = 1_000;
 ///
 /// What is wrong with a request is answered here, in this order: a path that isn't UTF-8, no or a strange
 /// `Authorization`, another destination than this server, a server that this one has nothing to do with, the size of
-/// the body, its JSON, the signature, the shape. One server's requests are worked on a few at a time.
+/// the body, its JSON, the signature, too many requests at a time, the shape. One server's are worked on a few at a time.
 #[derive(Debug)]
 pub struct Federated<R> {
     /// What is asked.
@@ -59,7 +68,14 @@ pub struct Federated<R> {
     pub origin: OwnedServerName,
     /// The body as it came; empty where there was none.
     pub body: Bytes,
-    _turn: Option<OwnedSemaphorePermit>,
+    held: Arc<Held>,
+}
+
+/// What a request holds until its answer is on its way.
+#[derive(Debug)]
+struct Held {
+    _body: Option<Place>,
+    _turn: Turn,
 }
 
 impl<R> FromRequest<Arc<Engine>> for Federated<R>
@@ -76,13 +92,19 @@ where
 
         let shown = shown(&federation, &request)?;
         let (parts, body) = request.into_parts();
-        let body = decoding::read_body(&parts.headers, body, MAX_BODY).await?;
+        let client = Client::of(&parts.headers, &parts.extensions, &engine.config.trusted_proxies);
+        let place = federation.turns.body(client.network());
+        let (body, place) = decoding::read_body(&parts.headers, body, MAX_BODY, SMALL_BODY, place).await?;
         decoding::check_json(&parts.method, &body, max_depth(parts.uri.path()))?;
         let request = http::Request::from_parts(parts, body);
         verify(&federation, engine, &shown, &request).await?;
 
         tracing::Span::current().record("user", shown.origin.as_str());
-        let turn = federation.turns.wait(&shown.origin).await;
+        let turn = federation
+            .turns
+            .wait(&shown.origin, is_large(request.uri().path()))
+            .await;
+        let turn = turn.map_err(|Crowded| MatrixError::limit_exceeded(LATER))?;
         let (parts, body) = request.into_parts();
         let json = if body.is_empty() { b"{}".as_slice() } else { &body };
         let request = decoding::decode(http::Request::from_parts(parts, json), &path_args)?;
@@ -90,9 +112,19 @@ where
             request,
             origin: shown.origin,
             body,
-            _turn: turn,
+            held: Arc::new(Held {
+                _body: place,
+                _turn: turn,
+            }),
         })
     }
+}
+
+/// Whether the answer may be as large as the state of a room.
+fn is_large(path: &str) -> bool {
+    ["/state/", "/state_ids/", "/event_auth/", "/send_join/"]
+        .iter()
+        .any(|part| path.contains(part))
 }
 
 fn max_depth(path: &str) -> usize {
@@ -211,10 +243,11 @@ impl FederationRoutes for Router<Arc<Engine>> {
         Fut: Future<Output = Result<R::OutgoingResponse, MatrixError>> + Send,
     {
         self.ruma_paths::<R, _, _>(move |engine: State<Arc<Engine>>, request: Federated<R>| {
+            let held = Arc::clone(&request.held);
             let answer = handler(engine, request);
             async move {
                 match answer.await {
-                    Ok(response) => encode(response),
+                    Ok(response) => encode_held(response, held),
                     Err(error) => error.into_response(),
                 }
             }

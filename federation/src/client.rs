@@ -7,8 +7,8 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use hearth_endpoint::outgoing::{Limits, Outgoing, OutgoingError};
-use hearth_engine::remote::RemoteError;
+use hearth_endpoint::outgoing::{Kept, Limits, Outgoing, OutgoingError};
+use hearth_engine::remote::{Large, RemoteError};
 use http::{HeaderValue, Request, Response, StatusCode, header::HOST};
 use metrics::counter;
 use ruma::{
@@ -117,24 +117,39 @@ impl Client {
         R: OutgoingRequest<Authentication: Show, PathBuilder: for<'a> PathBuilder<Input<'a> = ()>>,
         R::IncomingResponse: Send + 'static,
     {
-        let asked = self.ask_for::<R>(server, request, allowance).await;
+        Ok(self.ask_for_much(server, request, allowance).await?.answer)
+    }
+
+    /// The same for an answer that may be large.
+    pub async fn ask_for_much<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+        allowance: Allowance,
+    ) -> Result<Large<R::IncomingResponse>, RemoteError>
+    where
+        R: OutgoingRequest<Authentication: Show, PathBuilder: for<'a> PathBuilder<Input<'a> = ()>>,
+        R::IncomingResponse: Send + 'static,
+    {
+        let asked = self.exchange::<R>(server, request, allowance).await;
         let outcome = match &asked {
             Ok(_) => "answered",
             Err(RemoteError::Refused { .. }) => "refused",
             Err(RemoteError::Malformed(_)) => "malformed",
             Err(RemoteError::Unreachable { .. }) => "unreachable",
             Err(RemoteError::NotAllowed(_)) => "not_allowed",
+            Err(RemoteError::Crowded(_)) => "crowded",
         };
         counter!("hearth_federation_requests_sent_total", "outcome" => outcome).increment(1);
         asked
     }
 
-    async fn ask_for<R>(
+    async fn exchange<R>(
         &self,
         server: &ServerName,
         request: R,
         Allowance(limits): Allowance,
-    ) -> Result<R::IncomingResponse, RemoteError>
+    ) -> Result<Large<R::IncomingResponse>, RemoteError>
     where
         R: OutgoingRequest<Authentication: Show, PathBuilder: for<'a> PathBuilder<Input<'a> = ()>>,
         R::IncomingResponse: Send + 'static,
@@ -149,9 +164,14 @@ impl Client {
                     return Err(self.unreachable(server, began, problem));
                 }
                 self.reachability.succeeded(server);
-                read::<R::IncomingResponse>(response).await
+                let kept = response.extensions().get::<Kept>().cloned();
+                Ok(Large {
+                    answer: read::<R::IncomingResponse>(response).await?,
+                    place: kept.map(|kept| Box::new(kept) as _),
+                })
             }
             Err(OutgoingError::Denied) => Err(RemoteError::NotAllowed(OutgoingError::Denied.to_string())),
+            Err(error @ OutgoingError::Crowded) => Err(RemoteError::Crowded(error.to_string())),
             Err(error @ OutgoingError::TooLarge(_)) => Err(RemoteError::Malformed(error.to_string())),
             Err(error) => Err(self.unreachable(server, began, error.to_string())),
         }

@@ -1,7 +1,7 @@
 //! The engine's questions to other servers: each is asked as its kind allows.
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use hearth_engine::remote::{Asked, KeysWanted, RemoteServers, invite_v1};
+use hearth_engine::remote::{Asked, KeysWanted, Large, RemoteServers, invite_v1};
 use ruma::{
     ServerName,
     api::federation::{
@@ -31,7 +31,7 @@ use ruma::{
 use crate::{Federation, client::Allowance, identity_keys};
 
 macro_rules! questions {
-    ($($name:ident: $allowance:ident;)*) => {
+    (large { $($large:ident,)* } $($name:ident: $allowance:ident;)*) => {
         impl RemoteServers for Federation {
             fn public_keys<'a>(&'a self, wanted: &'a KeysWanted) -> BoxFuture<'a, PublicKeyMap> {
                 self.keys.public_keys(wanted).boxed()
@@ -44,6 +44,16 @@ macro_rules! questions {
             fn identity_key_is_valid<'a>(&'a self, url: &'a str, public_key: &'a Base64) -> Asked<'a, bool> {
                 identity_keys::is_valid(&self.web, url, public_key).boxed()
             }
+
+            $(
+                fn $large<'a>(
+                    &'a self,
+                    server: &'a ServerName,
+                    request: $large::Request,
+                ) -> Asked<'a, Large<$large::Response>> {
+                    self.client.ask_for_much(server, request, Allowance::STATE).boxed()
+                }
+            )*
 
             $(
                 fn $name<'a>(
@@ -59,15 +69,13 @@ macro_rules! questions {
 }
 
 questions! {
+    large { state, state_ids, send_join, }
     event_auth: STATE;
     backfill: PAGE;
     event: QUESTION;
     missing_events: PAGE;
-    state: STATE;
-    state_ids: STATE;
     event_by_timestamp: QUESTION;
     make_join: QUESTION;
-    send_join: STATE;
     make_leave: QUESTION;
     send_leave: QUESTION;
     make_knock: QUESTION;

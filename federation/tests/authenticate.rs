@@ -87,7 +87,7 @@ async fn example_org(policy: ServerPolicy) -> ExampleOrg {
         denied_networks: ["0.0.0.0/0", "::/0"]
             .map(|all| all.parse().expect("a network"))
             .into(),
-        extra_root_certificates: None,
+        ..OutgoingSettings::default()
     };
     let own_key = SigningKey::from_seed("1", &[1; 32]).expect("a key");
     let federation = Federation::new(Parts {

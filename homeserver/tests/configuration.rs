@@ -77,6 +77,7 @@ fn whole_contract_is_understood() {
             [outbound]
             denied_networks = ["127.0.0.0/8", "fd00::/8", "192.0.2.1"]
             extra_root_certificates = "/etc/hearth/ca.pem"
+            name_servers = ["192.0.2.1", "[2001:db8::1]:5353"]
 
             [application_services]
             registration_files = ["/etc/hearth/bridge.yaml"]
@@ -101,6 +102,9 @@ fn whole_contract_is_understood() {
     assert!(settings.registration.open && !settings.rate_limits.enabled);
     assert_eq!(settings.rooms.default_version.as_str(), "11");
     assert_eq!(settings.outbound.denied_networks.len(), 3);
+    let name_servers = settings.outbound.name_servers.iter();
+    let name_servers: Vec<_> = name_servers.map(|server| server.0.to_string()).collect();
+    assert_eq!(name_servers, ["192.0.2.1:53", "[2001:db8::1]:5353"]);
     assert_eq!(settings.log.format, LogFormat::Json);
 }
 
@@ -205,6 +209,11 @@ fn bad_value_is_named_with_its_line_and_what_was_expected() {
         "from 1 to 1000000",
     );
     assert_bad("[database]\nurl = \"mysql://x\"", "database.url", "postgres://");
+    assert_bad(
+        "[outbound]\nname_servers = [\"dns.example.org\"]",
+        "outbound.name_servers[0]",
+        "the address of a name server",
+    );
     assert_bad(
         "[outbound]\ndenied_networks = [\"10.0.0.1/8\"]",
         "outbound.denied_networks[0]",

@@ -7,6 +7,7 @@
 mod answer;
 mod authority;
 mod client;
+mod dns;
 mod process;
 mod python;
 mod server;
@@ -20,6 +21,7 @@ mod waiting;
 pub use answer::Answer;
 pub use authority::Authority;
 pub use client::Client;
+pub use dns::{NameServer, Told, may_listen_on, own_address};
 pub use process::HearthProcess;
 pub use python::python_script;
 pub use server::{SHARED_SECRET, Server};

@@ -70,22 +70,30 @@ impl Server {
     pub async fn start_federated_with(authority: &Authority, change: impl FnOnce(&mut Settings)) -> Self {
         let data_dir = TempDir::new().expect("a directory can be made");
         let database = TestDatabase::new().await;
-        let mut settings = settings(data_dir.path(), &database.url);
-        settings.federation.notaries.clear();
-        settings.outbound.denied_networks.clear();
-        settings.outbound.extra_root_certificates = Some(authority.certificate());
+        let mut settings = federated_settings(authority, data_dir.path(), &database.url);
         change(&mut settings);
-        let (certificate, private_key) = authority.issue(&["localhost", "127.0.0.1"], data_dir.path());
-        Self::run(
-            data_dir,
-            database,
-            settings,
-            Place::Federated {
-                certificate,
-                private_key,
-            },
-        )
-        .await
+        let files = authority.issue(&["localhost", "127.0.0.1"], data_dir.path());
+        Self::run(data_dir, database, settings, Place::Federated { files }).await
+    }
+
+    /// Starts one that federates by the name in the settings and listens for others at `address`, over TLS, with a
+    /// certificate for `hosts`.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub async fn start_in_domain(
+        authority: &Authority,
+        hosts: &[&str],
+        address: SocketAddr,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let data_dir = TempDir::new().expect("a directory can be made");
+        let database = TestDatabase::new().await;
+        let mut settings = federated_settings(authority, data_dir.path(), &database.url);
+        change(&mut settings);
+        let files = authority.issue(hosts, data_dir.path());
+        Self::run(data_dir, database, settings, Place::Domain { address, files }).await
     }
 
     async fn run(data_dir: TempDir, database: TestDatabase, mut settings: Settings, place: Place) -> Self {
@@ -209,9 +217,11 @@ enum Place {
     /// For clients alone, named after the address.
     Named,
     /// For clients, and for others over TLS; named after the latter's port, so that discovery needs no test hook.
-    Federated {
-        certificate: PathBuf,
-        private_key: PathBuf,
+    Federated { files: (PathBuf, PathBuf) },
+    /// For clients, and at an address for others over TLS, by the name that it has.
+    Domain {
+        address: SocketAddr,
+        files: (PathBuf, PathBuf),
     },
 }
 
@@ -225,16 +235,15 @@ async fn start_somewhere(settings: &mut Settings, place: &Place) -> homeserver::
         let named_after = match place {
             Place::Beside => None,
             Place::Named => Some(address.to_string()),
-            Place::Federated {
-                certificate,
-                private_key,
-            } => {
-                let mut listener = Listener::plain(free_address());
-                listener.tls_certificate = Some(certificate.clone());
-                listener.tls_private_key = Some(private_key.clone());
+            Place::Federated { files } => {
+                let listener = encrypted(free_address(), files);
                 let name = format!("{host}:{}", listener.address.port());
                 settings.listeners.push(listener);
                 Some(name)
+            }
+            Place::Domain { address, files } => {
+                settings.listeners.push(encrypted(*address, files));
+                None
             }
         };
         if let Some(name) = named_after {
@@ -246,6 +255,14 @@ async fn start_somewhere(settings: &mut Settings, place: &Place) -> homeserver::
             Err(error) => panic!("the server does not start: {error:?}"),
         }
     }
+}
+
+/// By a certificate and its key.
+fn encrypted(address: SocketAddr, (certificate, private_key): &(PathBuf, PathBuf)) -> Listener {
+    let mut listener = Listener::plain(address);
+    listener.tls_certificate = Some(certificate.clone());
+    listener.tls_private_key = Some(private_key.clone());
+    listener
 }
 
 fn free_address() -> SocketAddr {
@@ -266,6 +283,15 @@ fn settings(data_dir: &Path, database_url: &str) -> Settings {
     config::load(Some(&path), [])
         .expect("the configuration can be read")
         .settings
+}
+
+/// Nobody but this machine is asked for anything.
+fn federated_settings(authority: &Authority, data_dir: &Path, database_url: &str) -> Settings {
+    let mut settings = settings(data_dir, database_url);
+    settings.federation.notaries.clear();
+    settings.outbound.denied_networks.clear();
+    settings.outbound.extra_root_certificates = Some(authority.certificate());
+    settings
 }
 
 impl Drop for Server {

@@ -15,17 +15,18 @@ mod redirect;
 mod resolver;
 mod tls;
 
-use std::{error::Error as StdError, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::CONTENT_LENGTH, header::USER_AGENT};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper_util::{
     client::legacy::{self, Client},
     rt::{TokioExecutor, TokioTimer},
 };
 use ipnet::IpNet;
 
+use crate::bulk::{self, Crowded, Place, Places, ReadError};
 use connect::{ByUrl, ConnectError, Connector};
 use denied::DeniedNetworks;
 
@@ -41,6 +42,12 @@ const IDLE_PER_HOST: usize = 8;
 /// HTTP/2: how often a silent peer is asked whether it is there while it owes an answer, and how long it has for that.
 const PING: Duration = Duration::from_secs(20);
 
+/// Answers of more bytes are large.
+const LARGE: usize = 4 << 20;
+/// Large answers that are in memory at a time, of any host and of one.
+const LARGE_ANSWERS: usize = 4;
+const LARGE_ANSWERS_OF_ONE: usize = 2;
+
 /// What the operator says about requests of the server's own: `[outbound]`.
 #[derive(Debug, Clone, Default)]
 pub struct OutgoingSettings {
@@ -48,6 +55,8 @@ pub struct OutgoingSettings {
     pub denied_networks: Vec<IpNet>,
     /// A PEM file of certificate authorities that are trusted beside the system's.
     pub extra_root_certificates: Option<PathBuf>,
+    /// Who is asked for names; if nobody, those of `/etc/resolv.conf`.
+    pub name_servers: Vec<SocketAddr>,
 }
 
 /// The bounds of one exchange.
@@ -82,6 +91,9 @@ pub enum OutgoingError {
     /// The answer's body is larger than was allowed.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
+    /// The answer is large, and other large ones fill the place for them.
+    #[error("the answer is large, and {Crowded}")]
+    Crowded,
     /// The answer leads elsewhere too often, or to where this server does not go.
     #[error("the answer redirects {0}")]
     Redirect(&'static str),
@@ -100,15 +112,24 @@ struct Shared {
     resolver: Arc<Resolver>,
     denied: Arc<DeniedNetworks>,
     tls: Arc<rustls::ClientConfig>,
+    /// For large answers, by the host that they are of.
+    places: Arc<Places<String>>,
+}
+
+/// Keeps the place of a large answer: in the extensions of the response, as long as one of its clones is kept.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    _place: Arc<Place>,
 }
 
 impl Outgoing {
     /// A client that connects as the URL of a request says.
     pub fn new(settings: &OutgoingSettings) -> Result<Self, RootsError> {
         let shared = Shared {
-            resolver: Arc::new(Resolver::of_the_system()),
+            resolver: Arc::new(Resolver::new(&settings.name_servers)),
             denied: Arc::new(DeniedNetworks::new(settings.denied_networks.clone())),
             tls: Arc::new(tls::client_config(settings.extra_root_certificates.as_deref())?),
+            places: Arc::new(Places::new(LARGE_ANSWERS, LARGE_ANSWERS_OF_ONE)),
         };
         let by_url = Arc::new(ByUrl(Arc::clone(&shared.resolver)));
         Ok(Self::routed(shared, by_url))
@@ -139,7 +160,8 @@ impl Outgoing {
         Self { client, shared }
     }
 
-    /// Sends a request and reads the whole answer, of any status. The request's URI is absolute.
+    /// Sends a request and reads the whole answer, of any status. The request's URI is absolute. A large answer has
+    /// [`Kept`] in its extensions.
     pub async fn send(
         &self,
         request: Request<Bytes>,
@@ -185,6 +207,11 @@ impl Outgoing {
         request: Request<Bytes>,
         body_bytes: usize,
     ) -> Result<Response<Bytes>, OutgoingError> {
+        let host = request
+            .uri()
+            .authority()
+            .map_or("", |authority| authority.as_str());
+        let host = host.to_owned();
         let answered = self.client.request(request.map(Full::new)).await;
         let (parts, body) = answered.map_err(|error| failure(&error))?.into_parts();
         let declared = parts
@@ -194,11 +221,20 @@ impl Outgoing {
         if declared.is_some_and(|length| length > body_bytes as u64) {
             return Err(OutgoingError::TooLarge(body_bytes));
         }
-        match Limited::new(body, body_bytes).collect().await {
-            Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
-            Err(error) if error.is::<LengthLimitError>() => Err(OutgoingError::TooLarge(body_bytes)),
-            Err(error) => Err(OutgoingError::Broken(chain(&*error))),
+        let read = bulk::read(body, body_bytes, LARGE, self.shared.places.take(&host)).await;
+        let (body, place) = read.map_err(|error| match error {
+            ReadError::TooLarge => OutgoingError::TooLarge(body_bytes),
+            ReadError::Crowded => OutgoingError::Crowded,
+            ReadError::TooSlow => OutgoingError::Broken("a large answer came too slowly".to_owned()),
+            ReadError::Broken(error) => OutgoingError::Broken(chain(&*error)),
+        })?;
+        let mut response = Response::from_parts(parts, body);
+        if let Some(place) = place {
+            response.extensions_mut().insert(Kept {
+                _place: Arc::new(place),
+            });
         }
+        Ok(response)
     }
 }
 

@@ -1,10 +1,14 @@
 //! Names to addresses and services, by the hosts file and DNS. Answers are kept as long as they say.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use hickory_resolver::{
     TokioResolver,
-    config::{LookupIpStrategy, ResolveHosts, ResolverConfig},
+    config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::{Name, RData, RecordType},
 };
@@ -18,7 +22,7 @@ const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(5 * 60);
 /// Answers kept.
 const CACHE: u64 = 4096;
 
-/// Asks the name servers of this machine.
+/// Asks name servers.
 pub struct Resolver(Option<TokioResolver>);
 
 /// A service as DNS announces it (RFC 2782).
@@ -51,12 +55,19 @@ pub enum ResolveError {
 }
 
 impl Resolver {
-    /// With the machine's `/etc/resolv.conf` and `/etc/hosts`. Where the former can't be used, the latter serves alone.
-    pub fn of_the_system() -> Self {
-        let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-            tracing::warn!(%error, "no name servers: only names in the hosts file are found");
-            TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
-        });
+    /// With the machine's `/etc/hosts` and these name servers, or if there are none those of `/etc/resolv.conf`. Where
+    /// that can't be used, the hosts file serves alone.
+    pub fn new(name_servers: &[SocketAddr]) -> Self {
+        let with = |config| TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let mut builder = match name_servers {
+            [] => TokioResolver::builder_tokio().unwrap_or_else(|error| {
+                tracing::warn!(%error, "no name servers: only names in the hosts file are found");
+                with(ResolverConfig::default())
+            }),
+            given => with(ResolverConfig::from_name_servers(
+                given.iter().map(name_server).collect(),
+            )),
+        };
         let options = builder.options_mut();
         options.timeout = TIMEOUT;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
@@ -126,6 +137,14 @@ impl Resolver {
         absolute.set_fqdn(true);
         Ok((resolver, absolute))
     }
+}
+
+fn name_server(address: &SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
 }
 
 fn failure(name: &str, error: &NetError) -> ResolveError {

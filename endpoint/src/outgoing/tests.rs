@@ -33,7 +33,7 @@ fn outgoing(denied: &[&str]) -> Outgoing {
     let denied_networks = denied.iter().map(|network| network.parse().expect("a network"));
     Outgoing::new(&OutgoingSettings {
         denied_networks: denied_networks.collect(),
-        extra_root_certificates: None,
+        ..OutgoingSettings::default()
     })
     .expect("a client")
 }

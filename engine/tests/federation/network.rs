@@ -12,7 +12,7 @@ use hearth_engine::{
     Config, Engine, Outside, SigningKey,
     federation::{self, send_transaction_message},
     outgoing,
-    remote::{Asked, KeysWanted, RemoteError, RemoteServers},
+    remote::{Asked, KeysWanted, Large, RemoteError, RemoteServers},
 };
 use hearth_storage::{Database, test_database::TestDatabase};
 use parking_lot::Mutex;
@@ -257,13 +257,21 @@ fn refused(error: impl Display) -> RemoteError {
     }
 }
 
+/// An answer as it is.
+type Small<T> = T;
+
 macro_rules! answer {
-    ($($name:ident)*) => {
+    ($answer:ident: $($name:ident)*) => {
         $(
-            fn $name<'a>(&'a self, server: &'a ServerName, request: $name::Request) -> Asked<'a, $name::Response> {
+            fn $name<'a>(
+                &'a self,
+                server: &'a ServerName,
+                request: $name::Request,
+            ) -> Asked<'a, $answer<$name::Response>> {
                 async move {
                     let other = self.network.reach(server)?;
-                    federation::$name(&other, &self.own, request).await.map_err(refused)
+                    let answer = federation::$name(&other, &self.own, request).await;
+                    answer.map($answer::from).map_err(refused)
                 }
                 .boxed()
             }
@@ -280,7 +288,8 @@ impl RemoteServers for Line {
         !*self.network.cut.borrow()
     }
 
-    answer! { event_auth backfill event missing_events state state_ids make_join send_join make_leave send_leave }
+    answer! { Small: event_auth backfill event missing_events make_join make_leave send_leave }
+    answer! { Large: state state_ids send_join }
 
     fn invite<'a>(&'a self, server: &'a ServerName, request: invite::Request) -> Asked<'a, invite::Response> {
         async move {

@@ -11,7 +11,7 @@ use hearth_engine::{
     Config, Engine, Outside, SigningKey,
     federation::{self, send_transaction_message},
     outgoing,
-    remote::{Asked, KeysWanted, RemoteError, RemoteServers},
+    remote::{Asked, KeysWanted, Large, RemoteError, RemoteServers},
 };
 use hearth_storage::{Database, test_database::TestDatabase};
 use parking_lot::Mutex;
@@ -258,13 +258,21 @@ fn refused(error: impl Display) -> RemoteError {
     }
 }
 
+/// An answer as it is.
+type Small<T> = T;
+
 macro_rules! answer {
-    ($reach:ident: $($name:ident)*) => {
+    ($reach:ident $answer:ident: $($name:ident)*) => {
         $(
-            fn $name<'a>(&'a self, server: &'a ServerName, request: $name::Request) -> Asked<'a, $name::Response> {
+            fn $name<'a>(
+                &'a self,
+                server: &'a ServerName,
+                request: $name::Request,
+            ) -> Asked<'a, $answer<$name::Response>> {
                 async move {
                     let other = answer!(@$reach self, server);
-                    federation::$name(&other, &self.own, request).await.map_err(refused)
+                    let answer = federation::$name(&other, &self.own, request).await;
+                    answer.map($answer::from).map_err(refused)
                 }
                 .boxed()
             }
@@ -283,6 +291,7 @@ impl RemoteServers for Line {
         !self.network.down.borrow().contains(server)
     }
 
-    answer! { at_once: event_auth backfill event missing_events make_join send_join make_leave send_leave }
-    answer! { if_it_tells: state state_ids }
+    answer! { at_once Small: event_auth backfill event missing_events make_join make_leave send_leave }
+    answer! { at_once Large: send_join }
+    answer! { if_it_tells Large: state state_ids }
 }

@@ -24,7 +24,7 @@ pub use settings::{
     LogSettings, Outbound, RateLimitSettings, RegistrationSettings, RoomSettings, Service, Settings,
     SupportSettings,
 };
-pub use values::{ByteSize, Network, Secret, ServerPattern};
+pub use values::{ByteSize, NameServer, Network, Secret, ServerPattern};
 
 /// The file that is read when neither `--config` nor `HEARTH_CONFIG` names one, and that `hearth init` writes.
 pub const DEFAULT_FILE: &str = "./hearth.toml";

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::{
     error::ConfigError,
     tree::Node,
-    values::{self, ByteSize, Network, Secret, ServerPattern},
+    values::{self, ByteSize, NameServer, Network, Secret, ServerPattern},
 };
 
 /// The whole configuration. [`Settings::default`] is a local trial: `localhost` on `127.0.0.1:8008`, with a
@@ -207,6 +207,8 @@ pub struct Outbound {
     pub denied_networks: Vec<Network>,
     /// A PEM file of certificate authorities that are trusted beside the system's.
     pub extra_root_certificates: Option<PathBuf>,
+    /// Who is asked for names, instead of those of `/etc/resolv.conf`.
+    pub name_servers: Vec<NameServer>,
 }
 
 /// `[application_services]`.
@@ -387,6 +389,7 @@ impl Default for Outbound {
                 .filter_map(|network| network.parse().ok())
                 .collect(),
             extra_root_certificates: None,
+            name_servers: Vec::new(),
         }
     }
 }
@@ -486,6 +489,7 @@ impl Settings {
                 .map(|network| network.0)
                 .collect(),
             extra_root_certificates: self.outbound.extra_root_certificates.clone(),
+            name_servers: self.outbound.name_servers.iter().map(|server| server.0).collect(),
         }
     }
 

@@ -40,6 +40,10 @@ pub struct ByteSize(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(pub IpNet);
 
+/// The address of a name server, with port 53 where it has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NameServer(pub SocketAddr);
+
 /// A server name in which `*` stands for any characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerPattern(String);
@@ -88,6 +92,17 @@ impl FromStr for Network {
     }
 }
 
+impl FromStr for NameServer {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let address = text
+            .parse()
+            .or_else(|_| Ok(SocketAddr::new(text.parse::<IpAddr>().map_err(drop)?, 53)));
+        address.map(Self)
+    }
+}
+
 impl FromStr for ServerPattern {
     type Err = ();
 
@@ -123,6 +138,10 @@ macro_rules! deserialize_text {
 deserialize_text!(
     Network,
     "a network such as \"10.0.0.0/8\" or \"fd00::/8\", or one address"
+);
+deserialize_text!(
+    NameServer,
+    "the address of a name server such as \"192.0.2.1\", or \"127.0.0.1:5353\" where its port isn't 53"
 );
 deserialize_text!(
     ServerPattern,

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Engine,
     accounts::Requester,
-    remote::RemoteError,
+    remote::{Large, RemoteError},
     rooms::{
         create::SUPPORTED_VERSIONS,
         receive::{fetch, pdu::ReceivedPdu},
@@ -94,9 +94,11 @@ async fn join_through_one(
     // From here on the others send this server what happens in the room.
     let _arriving = engine.inbox.arriving(join.room_id);
     let sent = engine.remote.send_join(server, request).await;
-    let sent = sent
-        .map_err(|error| HandshakeError::said(server, error))?
-        .room_state;
+    let Large {
+        answer,
+        place: _place,
+    } = sent.map_err(|error| HandshakeError::said(server, error))?;
+    let sent = answer.room_state;
 
     // In a restricted room the server adds its signature to the event.
     let own = [sent.event.unwrap_or(json)];

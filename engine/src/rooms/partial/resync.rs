@@ -143,6 +143,7 @@ async fn take(
         state,
         pdus,
         is_complete,
+        place: _place,
     } = told;
     let _graph = room.graph.lock().await;
     let is_it = engine

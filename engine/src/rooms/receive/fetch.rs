@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::pdu::{self, ReceivedPdu, Verified};
 use crate::{
     Engine,
-    remote::{KeysWanted, RemoteError},
+    remote::{KeysWanted, Large, LargePlace, RemoteError},
     rooms::Room,
 };
 
@@ -217,6 +217,8 @@ pub(in crate::rooms) struct RemoteState {
     pub pdus: Vec<ReceivedPdu>,
     /// Whether the others are not to be had; they may be later where the server did not answer for them.
     pub is_complete: bool,
+    /// Where they are large.
+    pub place: LargePlace,
 }
 
 /// What came of asking for the state before an event.
@@ -240,7 +242,8 @@ pub(in crate::rooms) async fn state_before(
     for server in servers {
         let request = get_room_state_ids::v1::Request::new(event_id.clone(), room.id.clone());
         let response = match engine.remote.state_ids(server, request).await {
-            Ok(response) => response,
+            // Its place isn't kept: the state itself may want it.
+            Ok(told) => told.answer,
             Err(error) => {
                 is_answered &= !error.is_passing();
                 tracing::debug!(%error, %server, %event_id, room_id = %room.id, "could not get the state at an event");
@@ -256,12 +259,15 @@ pub(in crate::rooms) async fn state_before(
             .cloned()
             .collect();
         let one = std::slice::from_ref(server);
-        let Fetched { pdus, is_complete } = if missing.len() > ONE_BY_ONE {
+        let (Fetched { pdus, is_complete }, place) = if missing.len() > ONE_BY_ONE {
             match whole_state(engine, room, server, event_id).await {
-                Ok(pdus) => Fetched {
-                    pdus,
-                    is_complete: true,
-                },
+                Ok((pdus, place)) => {
+                    let whole = Fetched {
+                        pdus,
+                        is_complete: true,
+                    };
+                    (whole, place)
+                }
                 Err(error) => {
                     is_answered &= !error.is_passing();
                     tracing::debug!(%error, %server, %event_id, room_id = %room.id, "could not get the whole state at an event");
@@ -269,12 +275,13 @@ pub(in crate::rooms) async fn state_before(
                 }
             }
         } else {
-            by_ids(engine, room, one, missing).await
+            (by_ids(engine, room, one, missing).await, None)
         };
         return Ok(Told::State(RemoteState {
             state,
             pdus,
             is_complete,
+            place,
         }));
     }
     Ok(match is_answered {
@@ -288,10 +295,10 @@ async fn whole_state(
     room: &Room,
     server: &OwnedServerName,
     event_id: &OwnedEventId,
-) -> Result<Vec<ReceivedPdu>, RemoteError> {
+) -> Result<(Vec<ReceivedPdu>, LargePlace), RemoteError> {
     let request = get_room_state::v1::Request::new(event_id.clone(), room.id.clone());
-    let response = engine.remote.state(server, request).await?;
-    let mut pdus = response.pdus;
-    pdus.extend(response.auth_chain);
-    Ok(verified(engine, room, &pdus).await)
+    let Large { answer, place } = engine.remote.state(server, request).await?;
+    let mut pdus = answer.pdus;
+    pdus.extend(answer.auth_chain);
+    Ok((verified(engine, room, &pdus).await, place))
 }
