@@ -1,4 +1,5 @@
-//! Two pages in a real browser chat over the WebSocket from JavaScript: see `tests/pages/chat.html`.
+//! Two pages in a real browser chat over the WebSocket from JavaScript, and see sent, delivered and read on all that they
+//! say: see `tests/pages/chat.html`.
 
 use std::{path::Path, process::Stdio};
 
@@ -59,7 +60,7 @@ fn chromium() -> std::ffi::OsString {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_pages_of_a_browser_chat() {
+async fn two_pages_of_a_browser_chat_and_see_three_ticks() {
     let server = Server::start().await;
     let watcher = server.register("watcher").await;
     let room = watcher.create_room(public_chat()).await.room_id();

@@ -739,3 +739,52 @@ async fn receipts_of_threads_read_what_is_in_them() {
     read(reply.clone(), &root).await;
     assert_eq!(readers(reply).await, ["bob"]);
 }
+
+#[tokio::test]
+async fn two_clients_on_the_socket_see_three_ticks() {
+    let ground = Ground::new().await;
+    let Ground { alice, bob, room, .. } = &ground;
+    let mut of_alice = pushed_since(alice, alice.since().as_deref()).await;
+    let mut of_bob = pushed_since(bob, bob.since().as_deref()).await;
+    of_alice.push().await;
+    of_bob.push().await;
+    let path = format!("/v3/rooms/{room}/send/m.room.message/1");
+    let answer = of_alice
+        .request(
+            "PUT",
+            &path,
+            Some(json!({ "msgtype": "m.text", "body": "hello" })),
+        )
+        .await;
+    let event = answer["body"]["event_id"]
+        .as_str()
+        .expect("it is sent")
+        .to_owned();
+
+    let has = timeline_has(room, &event);
+    while !has(&of_bob.push().await) {}
+    let mark = loop {
+        let push = of_alice.push().await;
+        if let Some(mark) = marks(&push, room).pop() {
+            break mark;
+        }
+    };
+    assert!(mark.is(bob, &event) && mark.from == event, "{mark:?}");
+
+    let path = format!("/v3/rooms/{room}/receipt/m.read/{event}");
+    of_bob.request("POST", &path, Some(json!({}))).await;
+    let is_read = |push: &Value| {
+        let contents = ephemeral(push, room, "m.receipt");
+        contents
+            .iter()
+            .any(|content| content[&event]["m.read"][&bob.user_id]["ts"].is_u64())
+    };
+    while !is_read(&of_alice.push().await) {}
+    of_bob.settle().await;
+    while of_bob.has_push() {
+        assert!(
+            marks(&of_bob.push().await, room).is_empty(),
+            "nobody is told of themselves"
+        );
+    }
+}
