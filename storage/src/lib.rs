@@ -31,6 +31,7 @@ mod numbers;
 pub mod openid_tokens;
 pub mod outgoing;
 pub mod partial_rooms;
+pub mod presence;
 pub mod private_postgres;
 pub mod profiles;
 pub mod receipts;

@@ -28,6 +28,18 @@ pub async fn find(connection: &mut Connection, user_id: &str) -> Result<Option<U
     Ok(row.map(|row| UserNid(row.user_nid)))
 }
 
+/// The numbers of those of some users that have one, with their IDs, in no order.
+pub async fn find_many(connection: &mut Connection, user_ids: &[&str]) -> Result<Vec<(UserNid, String)>> {
+    let ids: Vec<String> = user_ids.iter().map(|id| (*id).to_owned()).collect();
+    let rows = sqlx::query!("SELECT user_nid, user_id FROM users WHERE user_id = ANY($1)", &ids)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (UserNid(row.user_nid), row.user_id))
+        .collect())
+}
+
 /// The user IDs of `user_nids`, in no order.
 pub async fn by_nids(connection: &mut Connection, user_nids: &[UserNid]) -> Result<Vec<(UserNid, String)>> {
     let nids: Vec<i64> = user_nids.iter().map(|nid| nid.0).collect();
