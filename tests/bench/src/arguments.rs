@@ -123,6 +123,18 @@ pub struct Sizes {
     /// Clients whose waiting is measured.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(2..=10_000))]
     pub waiting_clients: u64,
+    /// Users who go on and off.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(2..=20_000))]
+    pub presence_users: u64,
+    /// Members of each of the rooms that they are in.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(2..=1000))]
+    pub presence_members: u64,
+    /// Of them, those who watch.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub presence_watchers: u64,
+    /// Changes a second, of all users together.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub presence_rate: u64,
     /// Room version of every room; the server's default if none is named.
     #[arg(long)]
     pub room_version: Option<String>,

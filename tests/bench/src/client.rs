@@ -7,7 +7,10 @@ use hyper::{Method, StatusCode, header::HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::connection::{Answer, Connection, ConnectionError};
+use crate::{
+    connection::{Answer, Connection, ConnectionError},
+    socket::Socket,
+};
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,14 @@ pub enum ClientError {
     },
     #[error("the token cannot be sent as a header")]
     Token,
+    #[error("the WebSocket broke")]
+    Socket(#[source] Box<tokio_tungstenite::tungstenite::Error>),
+}
+
+impl From<tokio_tungstenite::tungstenite::Error> for ClientError {
+    fn from(error: tokio_tungstenite::tungstenite::Error) -> Self {
+        Self::Socket(Box::new(error))
+    }
 }
 
 /// Who a session belongs to, as `register` and `login` answer.
@@ -45,6 +56,26 @@ pub struct Synced<'a> {
     pub next_batch: Cow<'a, str>,
     #[serde(borrow, default)]
     rooms: SyncedRooms<'a>,
+    #[serde(borrow, default)]
+    presence: SyncedPresence<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct SyncedPresence<'a> {
+    #[serde(borrow, default)]
+    events: Vec<PresenceEvent<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PresenceEvent<'a> {
+    #[serde(borrow, default)]
+    content: PresenceContent<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct PresenceContent<'a> {
+    #[serde(borrow, default)]
+    status_msg: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -84,6 +115,12 @@ impl<'a> Synced<'a> {
 
     pub fn rooms(&self) -> usize {
         self.rooms.join.len()
+    }
+
+    /// What users say of themselves.
+    pub fn status_messages(&self) -> impl Iterator<Item = &str> {
+        let events = self.presence.events.iter();
+        events.filter_map(|event| event.content.status_msg.as_deref())
     }
 
     /// The texts of all timelines.
@@ -136,6 +173,34 @@ impl Client {
             authorization: self.authorization.clone(),
             transactions: self.transactions.clone(),
         }
+    }
+
+    /// A WebSocket of this device.
+    pub async fn socket(&self, since: &str, filter: Option<&str>) -> Result<Socket, ClientError> {
+        Socket::open(self.connection.authority(), &self.authorization, since, filter).await
+    }
+
+    /// Whether the server has a feature that no specification names yet.
+    pub async fn has_feature(&mut self, name: &str) -> Result<bool, ClientError> {
+        #[derive(Deserialize)]
+        struct Versions {
+            #[serde(default)]
+            unstable_features: HashMap<String, bool>,
+        }
+        let body = self
+            .call("versions", Method::GET, "/_matrix/client/versions", None)
+            .await?;
+        let versions: Versions = read("versions", &body)?;
+        Ok(versions.unstable_features.get(name) == Some(&true))
+    }
+
+    /// Says what the user is, and a message.
+    pub async fn set_presence(&mut self, state: &str, status_msg: &str) -> Result<(), ClientError> {
+        let path = format!("/_matrix/client/v3/presence/{}/status", segment(&self.user_id));
+        let body = json!({"presence": state, "status_msg": status_msg}).to_string();
+        self.call("presence", Method::PUT, &path, Some(body.into()))
+            .await
+            .map(drop)
     }
 
     /// Makes a room and returns its id.

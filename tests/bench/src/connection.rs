@@ -80,6 +80,11 @@ impl Connection {
         Self::new(self.origin.clone())
     }
 
+    /// Where it leads: `host:port`.
+    pub fn authority(&self) -> &str {
+        &self.origin.authority
+    }
+
     /// Sends a request and reads the whole answer, whatever its status.
     pub async fn call(
         &mut self,

@@ -6,11 +6,13 @@ mod accounts;
 mod arguments;
 mod client;
 mod connection;
+mod listener;
 mod measure;
 mod outcome;
 mod page;
 mod progress;
 mod scenarios;
+mod socket;
 mod table;
 mod text;
 

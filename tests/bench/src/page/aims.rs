@@ -40,7 +40,7 @@ pub fn aim_of(key: Key, name: &str) -> Option<Aim> {
         Key::PerSecond if name == "history" || name == "create-room" || of("join-") => Aim::TimesAsMany(20.0),
         Key::Median if name == "send-one-at-a-time" => Aim::Commits(3.0),
         // "A few milliseconds."
-        Key::Median if name == "delivery-100" => Aim::Under(10.0),
+        Key::Median if name == "delivery-100" || name == "push-100" => Aim::Under(10.0),
         Key::Median if of("initial-sync-") => Aim::TimesAsFast(50.0),
         Key::Cpu if name == "send-many-rooms" => Aim::Under(0.3),
         Key::Statements if of("incremental-sync-") => Aim::None,

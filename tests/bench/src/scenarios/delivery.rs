@@ -1,4 +1,4 @@
-//! From a send to the other members' long polls. An open loop: messages are due at a steady rate, however slow the
+//! From a send to the other members, by long polls or on WebSockets. An open loop: messages are due at a steady rate, however slow the
 //! server is, and a latency counts from when its message was due.
 
 use std::{
@@ -15,7 +15,8 @@ use tokio::time::{Instant as TokioInstant, sleep, sleep_until};
 
 use super::{Bench, ScenarioError};
 use crate::{
-    client::{Client, ClientError, SyncRequest, Synced},
+    client::{Client, ClientError, Synced},
+    listener::{Door, Listener},
     measure::{Latencies, Load},
     outcome::Outcome,
     text::message,
@@ -35,11 +36,6 @@ struct Room {
     listeners: Vec<Listener>,
 }
 
-struct Listener {
-    client: Client,
-    since: String,
-}
-
 /// What is under way at one rate.
 struct Traffic {
     /// When each message was due, by its number.
@@ -49,21 +45,33 @@ struct Traffic {
     first_failure: RefCell<Option<String>>,
 }
 
-pub async fn run(bench: &Bench) -> Result<Vec<Outcome>, ScenarioError> {
-    let mut rooms = rooms(bench).await?;
+pub async fn run(bench: &Bench, door: Door) -> Result<Vec<Outcome>, ScenarioError> {
+    if !bench.has(door).await? {
+        return Ok(Vec::new());
+    }
+    let mut rooms = rooms(bench, door).await?;
     let mut outcomes = Vec::new();
     let mut first_number = 0;
     for rate in &bench.sizes.delivery_rates {
         let messages = ((*rate as f64 * bench.sizes.seconds) as u64)
             .min(bench.sizes.operations)
             .max(1);
-        outcomes.push(at_rate(bench, &mut rooms, *rate, first_number, messages).await?);
+        let outcome = at_rate(bench, &mut rooms, *rate, first_number, messages).await?;
+        let (name, on) = match door {
+            Door::Polls => ("delivery", ""),
+            Door::Socket => ("push", ", on WebSockets"),
+        };
+        outcomes.push(Outcome {
+            name: format!("{name}-{rate}"),
+            what: format!("{}{on}", outcome.what),
+            ..outcome
+        });
         first_number += messages;
     }
     Ok(outcomes)
 }
 
-async fn rooms(bench: &Bench) -> Result<Vec<Room>, ClientError> {
+async fn rooms(bench: &Bench, door: Door) -> Result<Vec<Room>, ClientError> {
     let mut rooms = Vec::new();
     for _ in 0..bench.sizes.delivery_rooms {
         let members = bench.sizes.delivery_members as usize;
@@ -71,15 +79,8 @@ async fn rooms(bench: &Bench) -> Result<Vec<Room>, ClientError> {
         let id = bench.room_of(&mut clients).await?;
         let sender = clients.swap_remove(0);
         let mut listeners = Vec::new();
-        for mut client in clients {
-            let body = client
-                .sync(SyncRequest {
-                    filter: Some(FILTER),
-                    ..SyncRequest::default()
-                })
-                .await?;
-            let since = Synced::read(&body)?.next_batch.into_owned();
-            listeners.push(Listener { client, since });
+        for client in clients {
+            listeners.push(Listener::begin(&client, door, Some(FILTER), POLL_MS).await?);
         }
         rooms.push(Room {
             id,
@@ -168,7 +169,7 @@ async fn at_rate(
         "{rate} sends/s over {count} rooms of {} members",
         bench.sizes.delivery_members
     );
-    let outcome = Outcome::of_load(format!("delivery-{rate}"), what, load, costs);
+    let outcome = Outcome::of_load("", what, load, costs);
     // The costs are of a send with all that comes of it.
     let sent = messages.saturating_sub(traffic.failed_sends.get());
     let per_second = Some(sent as f64 / outcome.seconds.max(1e-9));
@@ -181,12 +182,7 @@ async fn at_rate(
 
 async fn listen(bench: &Bench, listener: &mut Listener, traffic: &Traffic) {
     loop {
-        let request = SyncRequest {
-            since: Some(&listener.since),
-            timeout_ms: POLL_MS,
-            filter: Some(FILTER),
-        };
-        let synced = listener.client.sync(request).await;
+        let synced = listener.next().await;
         let now = Instant::now();
         let read = synced.and_then(|body| {
             let synced = Synced::read(&body)?;
@@ -204,17 +200,14 @@ async fn listen(bench: &Bench, listener: &mut Listener, traffic: &Traffic) {
                     bench.progress.step();
                 }
             }
-            Ok(synced.next_batch.into_owned())
+            Ok(())
         });
-        match read {
-            Ok(next) => listener.since = next,
-            Err(error) => {
-                traffic
-                    .first_failure
-                    .borrow_mut()
-                    .get_or_insert_with(|| error.to_string());
-                return;
-            }
+        if let Err(error) = read {
+            traffic
+                .first_failure
+                .borrow_mut()
+                .get_or_insert_with(|| error.to_string());
+            return;
         }
     }
 }

@@ -4,6 +4,7 @@ mod create_room;
 mod delivery;
 mod history;
 mod join;
+mod presence;
 mod send;
 mod state_changes;
 mod sync;
@@ -20,9 +21,11 @@ use crate::{
     accounts::Accounts,
     arguments::Sizes,
     client::{Client, ClientError},
+    listener::Door,
     measure::{DatabaseError, Limit, Meter},
     outcome::Outcome,
     progress::Progress,
+    socket,
     text::message,
 };
 
@@ -51,6 +54,12 @@ pub enum Scenario {
     StateChanges,
     /// Memory of clients that wait in a long poll.
     Waiting,
+    /// From a send to pushes on the other members' WebSockets; of a server that has them.
+    Push,
+    /// Memory of clients that wait on a WebSocket; of a server that has them.
+    WaitingSockets,
+    /// Users going on and off in shared rooms, seen by others.
+    Presence,
 }
 
 /// Why a scenario could not be run to its end.
@@ -91,13 +100,30 @@ impl Bench {
             Scenario::SendOneAtATime => send::one_at_a_time(self).await,
             Scenario::SendManyRooms => send::many_rooms(self).await,
             Scenario::SendOneRoom => send::one_room(self).await,
-            Scenario::Delivery => delivery::run(self).await,
+            Scenario::Delivery => delivery::run(self, Door::Polls).await,
+            Scenario::Push => delivery::run(self, Door::Socket).await,
             Scenario::Sync => sync::run(self).await,
             Scenario::History => history::run(self).await,
             Scenario::CreateRoom => create_room::run(self).await,
             Scenario::Join => join::run(self).await,
             Scenario::StateChanges => state_changes::run(self).await,
-            Scenario::Waiting => waiting::run(self).await,
+            Scenario::Waiting => waiting::run(self, Door::Polls).await,
+            Scenario::WaitingSockets => waiting::run(self, Door::Socket).await,
+            Scenario::Presence => presence::run(self).await,
+        }
+    }
+
+    /// Whether the server has what clients are to listen by.
+    async fn has(&self, door: Door) -> Result<bool, ClientError> {
+        match door {
+            Door::Polls => Ok(true),
+            Door::Socket => {
+                let mut users = self.accounts.register(1, &self.progress).await?;
+                match users.first_mut() {
+                    Some(user) => user.has_feature(socket::FEATURE).await,
+                    None => Ok(false),
+                }
+            }
         }
     }
 
