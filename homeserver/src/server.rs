@@ -13,7 +13,10 @@ use std::{
 use axum::Router;
 use hearth_engine::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -28,6 +31,8 @@ use crate::{
 
 /// How long requests under way may take to finish once the server is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often it is looked whether certificates were renewed.
+const LOOK_FOR_RENEWAL: Duration = Duration::from_secs(60);
 /// Connections that may be open at once, over all listeners; files for the rest of the server are left over.
 const MAX_CONNECTIONS: usize = 50_000;
 const RESERVED_FILES: u64 = 256;
@@ -75,7 +80,7 @@ impl Server {
             sockets.push(Socket::bind(listener).await?);
         }
         let addresses = sockets.iter().map(|socket| socket.address).collect();
-        let certificates = sockets
+        let certificates: Vec<Arc<Certificate>> = sockets
             .iter()
             .filter_map(|socket| socket.certificate.clone())
             .collect();
@@ -117,6 +122,13 @@ impl Server {
             }
             socket.serve(router, &connections);
         }
+        if !certificates.is_empty() {
+            let renewals = follow_renewals(certificates.clone());
+            let stop = connections.stop.clone();
+            connections
+                .tasks
+                .spawn(async move { stop.run_until_cancelled(renewals).await });
+        }
         let federation = parts.federation.clone();
         door.serve(
             Arc::clone(engine),
@@ -148,12 +160,7 @@ impl Server {
 
     /// Reads the certificates again, as after a renewal. One that can't be used is logged, and the old one stays.
     pub fn reload_certificates(&self) {
-        for certificate in &self.certificates {
-            match certificate.reload() {
-                Ok(()) => tracing::info!("read a certificate again"),
-                Err(error) => tracing::error!(%error, "kept the old certificate"),
-            }
-        }
+        self.certificates.iter().for_each(|certificate| reload(certificate));
     }
 
     /// Takes nothing new, lets the requests under way finish within ten seconds, then closes the database.
@@ -174,6 +181,22 @@ impl Server {
             tasks.wait().await;
         }
         self.parts.stop().await;
+    }
+}
+
+/// Reads certificates again whose files were written, for whoever renews them without a word to the server.
+async fn follow_renewals(certificates: Vec<Arc<Certificate>>) {
+    loop {
+        sleep(LOOK_FOR_RENEWAL).await;
+        let changed = certificates.iter().filter(|certificate| certificate.has_changed());
+        changed.for_each(|certificate| reload(certificate));
+    }
+}
+
+fn reload(certificate: &Certificate) {
+    match certificate.reload() {
+        Ok(()) => tracing::info!("read a certificate again"),
+        Err(error) => tracing::error!(%error, "kept the old certificate"),
     }
 }
 

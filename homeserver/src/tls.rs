@@ -1,10 +1,11 @@
-//! TLS of a listener: its certificate, read again when the operator asks.
+//! TLS of a listener: its certificate, read again when the operator asks, and when its files change.
 
 use std::{
     fmt::Debug,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::SystemTime,
 };
 
 use rustls::{
@@ -48,13 +49,21 @@ pub struct Certificate {
     certificate: PathBuf,
     private_key: PathBuf,
     current: RwLock<Arc<CertifiedKey>>,
+    /// When the files were written that were read last, as far as they were there.
+    read: Mutex<Stamps>,
 }
+
+/// When the certificate and its key were written.
+type Stamps = [Option<SystemTime>; 2];
 
 impl Certificate {
     /// Reads the two PEM files.
     pub fn read(certificate: &Path, private_key: &Path) -> Result<Self, CertificateError> {
+        // Before they are read: what is written meanwhile is read again.
+        let read = stamps(certificate, private_key);
         Ok(Self {
             current: RwLock::new(Arc::new(certified_key(certificate, private_key)?)),
+            read: Mutex::new(read),
             certificate: certificate.to_owned(),
             private_key: private_key.to_owned(),
         })
@@ -62,10 +71,22 @@ impl Certificate {
 
     /// Reads the files again, as after a renewal. On failure the old certificate goes on serving.
     pub fn reload(&self) -> Result<(), CertificateError> {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) =
+            stamps(&self.certificate, &self.private_key);
         let fresh = Arc::new(certified_key(&self.certificate, &self.private_key)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
+
+    /// Whether the files were written since they were read, be it that they could be used or not.
+    pub fn has_changed(&self) -> bool {
+        let present = stamps(&self.certificate, &self.private_key);
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) != present
+    }
+}
+
+fn stamps(certificate: &Path, private_key: &Path) -> Stamps {
+    [certificate, private_key].map(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok())
 }
 
 impl ResolvesServerCert for Certificate {
@@ -127,5 +148,46 @@ fn plain(error: &rustls_pki_types::pem::Error) -> String {
         Error::Io(error) => format!("cannot be read: {error}"),
         Error::NoItemsFound => "expected a PEM file with a private key".to_owned(),
         other => format!("expected a PEM file: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(directory: &Path) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(directory.join("cert.pem"), made.cert.pem()).expect("a file");
+        std::fs::write(directory.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
+    }
+
+    #[test]
+    fn a_change_of_the_files_is_noticed_once_whether_or_not_they_can_be_used() {
+        let directory = tempfile::tempdir().expect("a directory");
+        write(directory.path());
+        let (cert, key) = (
+            directory.path().join("cert.pem"),
+            directory.path().join("key.pem"),
+        );
+        let certificate = Certificate::read(&cert, &key).expect("it can be read");
+        assert!(!certificate.has_changed());
+        // As a renewal does it, one file after the other, and in between they don't belong together.
+        let rewrite = |path: &Path, text: &[u8]| {
+            let file = std::fs::File::create(path).expect("a file");
+            io::Write::write_all(&mut &file, text).expect("it is written");
+            let later = SystemTime::now() + std::time::Duration::from_secs(60);
+            file.set_modified(later).expect("it has a time");
+        };
+        let renewed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        rewrite(&cert, renewed.cert.pem().as_bytes());
+        assert!(certificate.has_changed());
+        assert!(certificate.reload().is_err());
+        assert!(!certificate.has_changed(), "it is not tried again for nothing");
+        rewrite(&key, renewed.signing_key.serialize_pem().as_bytes());
+        assert!(certificate.has_changed());
+        certificate.reload().expect("they belong together");
+        assert!(!certificate.has_changed());
+        std::fs::remove_file(&key).expect("it was there");
+        assert!(certificate.has_changed());
     }
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
     sync::Arc,
@@ -188,6 +188,42 @@ fn over_tls(
     roots: RootCertStore,
     offer: &[&[u8]],
 ) -> Result<(Vec<u8>, u16), std::io::Error> {
+    let mut stream = connected_by_tls(address, roots, offer)?;
+    let spoken = stream.conn.alpn_protocol().unwrap_or_default().to_vec();
+    if spoken == b"h2" {
+        return Ok((spoken, 0));
+    }
+    let status = health(&mut stream, "close")?;
+    Ok((spoken, status))
+}
+
+/// Asks for the server's health by HTTP/1.1: the status. Reads the answer and no further: the connection may go on.
+fn health(stream: &mut Tls, connection: &str) -> Result<u16, std::io::Error> {
+    let request = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.extend_from_slice(&byte);
+    }
+    let head = String::from_utf8(head).expect("a head").to_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a number"))];
+    stream.read_exact(&mut body)?;
+    let status = head.split(' ').nth(1).expect("a status");
+    Ok(status.parse().expect("a number"))
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+fn connected_by_tls(
+    address: SocketAddr,
+    roots: RootCertStore,
+    offer: &[&[u8]],
+) -> Result<Tls, std::io::Error> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
@@ -198,12 +234,7 @@ fn over_tls(
     let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
     let mut stream = StreamOwned::new(connection, connect(address));
     stream.conn.complete_io(&mut stream.sock)?;
-    let spoken = stream.conn.alpn_protocol().unwrap_or_default().to_vec();
-    if spoken == b"h2" {
-        return Ok((spoken, 0));
-    }
-    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    Ok((spoken, response(&mut stream).0))
+    Ok(stream)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,8 +265,21 @@ async fn tls_listener_speaks_both_versions_of_http_and_takes_a_renewed_certifica
         b"h2"
     );
 
+    // One who is connected stays so.
+    let connected = roots.clone();
+    let mut before = spawn_blocking(move || {
+        let mut before = connected_by_tls(address, connected, &[b"http/1.1"]).expect("TLS");
+        assert_eq!(health(&mut before, "keep-alive").expect("an answer"), 200);
+        before
+    })
+    .await
+    .expect("joins");
     let renewed = certificate(&directory);
     server.reload_certificates();
+    let answer = spawn_blocking(move || health(&mut before, "close"))
+        .await
+        .expect("joins");
+    assert_eq!(answer.expect("the connection is there"), 200);
     assert_eq!(
         ask(renewed.clone(), &[b"http/1.1"])
             .await
