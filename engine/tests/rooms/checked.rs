@@ -200,8 +200,10 @@ impl ClientRoom {
             .unwrap()
             .into_iter()
             .collect();
-        let visible = rows.iter().filter(|receipt| {
-            &*receipt.receipt_type == "m.read" || receipt.user_nid == client.requester.user_nid
+        let visible = rows.iter().filter(|receipt| match &*receipt.receipt_type {
+            "m.read" => true,
+            DELIVERED => false,
+            _ => receipt.user_nid == client.requester.user_nid,
         });
         let expected: BTreeMap<(String, String), String> = visible
             .map(|receipt| {

@@ -387,7 +387,8 @@ impl ClientRoom {
             .filter(|event| event["type"] == "m.receipt")
         {
             for (event_id, by_type) in object(&event["content"]) {
-                for (receipt_type, by_user) in object(by_type) {
+                // Those move by themselves, after the last sync too.
+                for (receipt_type, by_user) in object(by_type).filter(|(name, _)| *name != DELIVERED) {
                     for (user_id, _) in object(by_user) {
                         self.receipts
                             .insert((receipt_type.clone(), user_id.clone()), event_id.clone());

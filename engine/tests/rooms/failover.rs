@@ -77,6 +77,17 @@ async fn a_lost_end_of_the_log_is_forgotten_by_memory_and_clients() {
         .await
         .unwrap();
     let after = after["next_batch"].as_str().unwrap();
+    // That bob has it is written by itself, and is to be lost with the rest.
+    let room_nid = server.truth().await.rooms[&room_id].nid;
+    until("it is noted what bob has", async || {
+        let mut connection = server.db.acquire().await.unwrap();
+        let all = (Position(0), Position(i64::MAX));
+        let noted = hearth_storage::receipts::of_rooms(&mut connection, &[room_nid], all.0, all.1)
+            .await
+            .unwrap();
+        !noted.is_empty()
+    })
+    .await;
     assert_eq!(server.log_end().await.0, 1);
 
     server.lose_the_end().await;

@@ -60,6 +60,8 @@ use truth::Truth;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PASSWORD: &str = "password";
+/// What was delivered to whom.
+const DELIVERED: &str = "chat.hearth.delivered";
 
 struct Server {
     engine: Arc<Engine>,
