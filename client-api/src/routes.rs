@@ -6,8 +6,10 @@ use axum::{Router, routing::get};
 use hearth_endpoint::RumaRoutes;
 use hearth_engine::Engine;
 use ruma::api::client::{
+    backup::{get_backup_info, get_backup_keys, get_backup_keys_for_room, get_backup_keys_for_session, get_latest_backup_info},
     context::get_context,
     filter::get_filter,
+    keys::{claim_keys, get_keys, upload_signatures},
     push::{get_pushrules_all, get_pushrules_global_scope},
     session::login,
     sync::sync_events,
@@ -15,9 +17,9 @@ use ruma::api::client::{
 };
 
 use crate::{
-    account, account_data, admin_register, alias, at_time, device, directory, filter, message, openid,
+    account, account_data, admin_register, alias, at_time, backup, dehydrated_device, device, directory, filter, keys, message, openid, presence,
     profile, push, read_marker, receipt, register, relation, reporting, room, server_information, session,
-    space, state, sync, tag, tick, typing, upgrade,
+    space, state, sync, tag, to_device, tick, typing, upgrade,
 };
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
@@ -29,6 +31,9 @@ pub fn routes() -> Router<Arc<Engine>> {
         .merge(directory())
         .merge(user_data())
         .merge(push_rules())
+        .merge(keys())
+        .merge(to_device())
+        .merge(key_backup())
 }
 
 /// Accounts, their tokens and their devices.
@@ -123,6 +128,8 @@ fn user_data() -> Router<Arc<Engine>> {
         .ruma(tag::delete_tag)
         .ruma(filter::create_filter)
         .ruma_paths::<get_filter::v3::Request, _, _>(filter::get_filter)
+        .ruma(presence::get_presence)
+        .ruma(presence::set_presence)
         .ruma(typing::create_typing_event)
         .ruma(receipt::create_receipt)
         .ruma(tick::get_message_status)
@@ -141,6 +148,46 @@ fn push_rules() -> Router<Arc<Engine>> {
         .ruma(push::set_pushrule_enabled)
         .ruma(push::get_pushrule_actions)
         .ruma(push::set_pushrule_actions)
+}
+
+/// Keys of devices and users.
+fn keys() -> Router<Arc<Engine>> {
+    Router::new()
+        .ruma(keys::upload_keys)
+        .ruma_paths::<get_keys::v3::Request, _, _>(keys::get_keys)
+        .ruma_paths::<claim_keys::v3::Request, _, _>(keys::claim_keys)
+        .ruma(keys::get_key_changes)
+        .ruma(keys::upload_signing_keys)
+        .ruma_paths::<upload_signatures::v3::Request, _, _>(keys::upload_signatures)
+}
+
+/// What devices tell each other, whether or not somebody is logged in to them.
+fn to_device() -> Router<Arc<Engine>> {
+    Router::new()
+        .ruma(to_device::send_event_to_device)
+        .ruma(dehydrated_device::put_dehydrated_device)
+        .ruma(dehydrated_device::get_dehydrated_device)
+        .ruma(dehydrated_device::delete_dehydrated_device)
+        .ruma(dehydrated_device::get_events)
+}
+
+/// Backups of the keys that decrypt messages.
+fn key_backup() -> Router<Arc<Engine>> {
+    Router::new()
+        .ruma(backup::create_backup_version)
+        .ruma_paths::<get_latest_backup_info::v3::Request, _, _>(backup::get_latest_backup_info)
+        .ruma_paths::<get_backup_info::v3::Request, _, _>(backup::get_backup_info)
+        .ruma(backup::update_backup_version)
+        .ruma(backup::delete_backup_version)
+        .ruma(backup::add_backup_keys)
+        .ruma(backup::add_backup_keys_for_room)
+        .ruma(backup::add_backup_keys_for_session)
+        .ruma_paths::<get_backup_keys::v3::Request, _, _>(backup::get_backup_keys)
+        .ruma_paths::<get_backup_keys_for_room::v3::Request, _, _>(backup::get_backup_keys_for_room)
+        .ruma_paths::<get_backup_keys_for_session::v3::Request, _, _>(backup::get_backup_keys_for_session)
+        .ruma(backup::delete_backup_keys)
+        .ruma(backup::delete_backup_keys_for_room)
+        .ruma(backup::delete_backup_keys_for_session)
 }
 
 /// What the server is.

@@ -27,6 +27,7 @@ pub use client::Client;
 pub use error::MatrixError;
 pub use identify::{Identify, Identity};
 pub use limits::CredentialsGuard;
+pub use refusals::signature_failures;
 pub use routes::{RumaRoutes, encode, encode_held};
 pub use ruma_request::Ruma;
 pub use serve::{serve, serve_beside};

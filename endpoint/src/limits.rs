@@ -57,7 +57,7 @@ where
 }
 
 fn class_of(method: &Method, path: &str, of_users: bool, rate_limited: bool) -> Class {
-    const CREDENTIALS: [&str; 8] = [
+    const CREDENTIALS: [&str; 9] = [
         "/login",
         "/register",
         "/requestToken",
@@ -65,6 +65,7 @@ fn class_of(method: &Method, path: &str, of_users: bool, rate_limited: bool) -> 
         "/account/deactivate",
         "/delete_devices",
         "/devices/{device_id}",
+        "/keys/device_signing/upload",
         // Nobody in particular has this server ask others here.
         "/3pid/onbind",
     ];

@@ -6,18 +6,25 @@
 
 mod accounts;
 mod aliases;
+mod dehydrated_devices;
 mod directory;
 mod federation;
+mod key_backup;
+mod keys;
 mod openid;
+mod presence;
 mod push_rules;
 mod reports;
 mod rooms;
 mod spaces;
 mod sync;
 mod third_party;
+mod to_device;
 mod ticks;
 mod upgrades;
 mod user_data;
+
+pub use keys::signature_failures;
 
 use hearth_engine::{Error, accounts::AuthenticateError};
 use http::StatusCode;

@@ -1,5 +1,7 @@
 //! What the engine is told by the operator. Built by `homeserver` from the configuration file.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 use ruma::{OwnedServerName, OwnedUserId, RoomVersionId};
 
@@ -16,6 +18,8 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// `[rooms] default_version`.
     pub default_room_version: RoomVersionId,
+    /// `[rooms] encrypt_new_private_rooms`: new rooms that are not public are encrypted, unless they are spaces.
+    pub encrypt_new_private_rooms: bool,
     /// `[rooms] directory`.
     pub directory: DirectoryAudience,
     /// The memory that room heads and cached events may take, in bytes.
@@ -26,6 +30,35 @@ pub struct Config {
     pub support: Support,
     /// `[ticks]`.
     pub ticks: Ticks,
+    /// `[presence]`.
+    pub presence: PresenceSettings,
+}
+
+/// `[presence]`: who is there, and when they were last seen.
+#[derive(Debug, Clone, Copy)]
+pub struct PresenceSettings {
+    /// Off, nobody is told of anybody.
+    pub enabled: bool,
+    /// Other servers are told of this one's users.
+    pub to_servers: bool,
+    /// What other servers say of theirs is told.
+    pub from_servers: bool,
+    /// `idle_s`: who did nothing for that long is unavailable.
+    pub idle: Duration,
+    /// `offline_after_s`: who has no connection for that long is offline.
+    pub offline_after: Duration,
+}
+
+impl Default for PresenceSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            to_servers: true,
+            from_servers: true,
+            idle: Duration::from_secs(300),
+            offline_after: Duration::from_secs(30),
+        }
+    }
 }
 
 /// `[ticks]`: whether users are told to whom their messages were delivered.
@@ -37,9 +70,7 @@ pub struct Ticks {
 
 impl Default for Ticks {
     fn default() -> Self {
-        Self {
-            max_room_members: 100,
-        }
+        Self { max_room_members: 100 }
     }
 }
 
@@ -102,11 +133,13 @@ impl Config {
             registration: Registration::default(),
             rate_limits: RateLimits { enabled: true },
             default_room_version: RoomVersionId::V12,
+            encrypt_new_private_rooms: false,
             directory: DirectoryAudience::default(),
             room_memory_bytes: 256 << 20,
             trusted_proxies: Vec::new(),
             support: Support::default(),
             ticks: Ticks::default(),
+            presence: PresenceSettings::default(),
         }
     }
 }

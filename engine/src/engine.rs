@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Clock, Config, Entropy, Error, SigningKey,
     accounts::{Accounts, last_seen},
-    encryption::Encryption,
+    encryption::{self, Encryption, to_device},
     events::EventStore,
     federation,
     filters::Filters,
@@ -20,6 +20,7 @@ use crate::{
     log::{Log, follow},
     notices,
     outgoing::Outgoing,
+    presence::{self, Presence},
     profiles::{
         elsewhere::RemoteProfiles,
         propagate::{self, Propagations},
@@ -60,11 +61,13 @@ pub struct Engine {
     /// The log.
     pub log: Log,
     /// What is kept in memory of keys.
-    pub encryption: Encryption,
+    pub encryption: Arc<Encryption>,
     /// The other servers.
     pub remote: Arc<dyn RemoteServers>,
     /// Who is typing where.
     pub typing: Typing,
+    /// Who is there.
+    pub presence: Arc<Presence>,
     /// What is on its way to other servers.
     pub outgoing: Arc<Outgoing>,
     /// Cancelled when the server shuts down: whoever waits returns with what there is.
@@ -86,10 +89,10 @@ pub struct Engine {
     pub(crate) transactions: Transactions,
     pub(crate) waiting: Waiting,
     pub(crate) told_members: ToldMembers,
+    pub(crate) ticks: Arc<Ticks>,
     pub(crate) propagations: Propagations,
     pub(crate) remote_profiles: RemoteProfiles,
     pub(crate) receipt_turns: Turns,
-    pub(crate) ticks: Arc<Ticks>,
     pub(crate) filters: Filters,
     pub(crate) unread: Tallies,
 }
@@ -130,12 +133,16 @@ impl Engine {
         let (log, receiver) = Log::start(&db, Arc::clone(&outside.tail)).await?;
         let engine = Arc::new(Self::new(config, db, signing_key, outside, log));
         partial::load(&engine).await?;
+        encryption::begin(&engine).await?;
         tokio::spawn(follow(Arc::downgrade(&engine), receiver));
         tokio::spawn(upkeep(Arc::downgrade(&engine)));
         tokio::spawn(notices::hear(Arc::downgrade(&engine)));
         tokio::spawn(propagate::resume(Arc::downgrade(&engine)));
         tokio::spawn(inbox::resume(Arc::downgrade(&engine)));
+        tokio::spawn(to_device::keep(Arc::downgrade(&engine)));
+        tokio::spawn(encryption::remote_lists::keep_current(Arc::downgrade(&engine)));
         tokio::spawn(ticks::keep(Arc::downgrade(&engine)));
+        tokio::spawn(presence::keep(Arc::downgrade(&engine)));
         partial::resume(&engine);
         Ok(engine)
     }
@@ -151,6 +158,7 @@ impl Engine {
     pub async fn stop(self: Arc<Self>) {
         self.shutdown.cancel();
         last_seen::settle(&self).await;
+        presence::settle(&self).await;
         let committer = self.log.committer();
         drop(self);
         // Changes whose callers are gone are on tasks that hold the engine, and its committer with it.
@@ -209,16 +217,17 @@ impl Engine {
             transactions: Transactions::new(),
             waiting: Waiting::default(),
             told_members: ToldMembers::new(),
+            ticks: Arc::new(Ticks::new()),
             propagations: Propagations::new(),
             remote_profiles: RemoteProfiles::new(),
             receipt_turns: Turns::new(),
             filters: Filters::new(),
             unread: Tallies::new(),
-            encryption: Encryption::new(log.head().position),
+            encryption: Arc::new(Encryption::new(log.head().position)),
             typing: Typing::new(&*entropy),
+            presence: Arc::new(Presence::new(config.presence)),
             outgoing: Arc::new(Outgoing::new()),
             shutdown: CancellationToken::new(),
-            ticks: Arc::new(Ticks::new()),
             config,
             db,
             clock,
@@ -243,6 +252,16 @@ async fn upkeep(engine: std::sync::Weak<Engine>) {
             && let Err(error) = crate::transactions::drop_old(&alive).await
         {
             tracing::warn!(%error, "old transaction ids could not be dropped; trying again later");
+        }
+        if round.is_multiple_of(6)
+            && let Err(error) = encryption::announce::enter_pending(&alive).await
+        {
+            tracing::warn!(%error, "changes of keys could not be entered into the log; trying again later");
+        }
+        if round.is_multiple_of(720)
+            && let Err(error) = to_device::drop_old(&alive).await
+        {
+            tracing::warn!(%error, "old messages to devices could not be dropped; trying again later");
         }
         if round.is_multiple_of(720)
             && let Err(error) = crate::accounts::deactivate::leave_rooms(&alive).await

@@ -84,6 +84,29 @@ impl Interner {
         Ok(user_nid)
     }
 
+    /// The numbers of those of some users that have one.
+    pub async fn find_users(&self, user_ids: &[&UserId]) -> Result<HashMap<OwnedUserId, UserNid>, StorageError> {
+        let mut found = HashMap::with_capacity(user_ids.len());
+        let mut missing = Vec::new();
+        for user_id in user_ids {
+            match self.user_nids.get(*user_id) {
+                Some(user_nid) => drop(found.insert((*user_id).to_owned(), user_nid)),
+                None => missing.push(user_id.as_str()),
+            }
+        }
+        if !missing.is_empty() {
+            let mut connection = self.db.acquire().await?;
+            for (user_nid, user_id) in users::find_many(&mut connection, &missing).await? {
+                let Ok(user_id) = OwnedUserId::try_from(user_id) else {
+                    continue;
+                };
+                self.remember_user(user_nid, &user_id);
+                found.insert(user_id, user_nid);
+            }
+        }
+        Ok(found)
+    }
+
     /// The IDs of users. Numbers without a readable ID are passed over.
     pub async fn user_ids(
         &self,

@@ -7,6 +7,7 @@
 //! Its verbs are free functions over an [`Engine`]: `accounts::login::login(&engine, …)`.
 
 pub mod account_data;
+#[macro_use]
 pub mod accounts;
 pub mod aliases;
 mod config;
@@ -21,6 +22,7 @@ pub mod log;
 mod notices;
 pub mod outgoing;
 mod outside;
+pub mod presence;
 pub mod profiles;
 pub mod push_rules;
 pub mod receipts;
@@ -41,7 +43,9 @@ pub mod unread;
 pub mod users;
 mod waiting;
 
-pub use config::{Config, DirectoryAudience, RateLimits, Registration, Support, SupportContact, Ticks};
+pub use config::{
+    Config, DirectoryAudience, PresenceSettings, RateLimits, Registration, Support, SupportContact, Ticks,
+};
 pub use engine::{Engine, Outside};
 pub use error::Error;
 pub use outside::{Clock, Entropy, OsEntropy, SystemClock};

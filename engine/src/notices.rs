@@ -49,6 +49,10 @@ async fn enter(engine: &Arc<Engine>, user_nid: UserNid) {
     if let Err(error) = engine.log.commit(Change::of(Fact::Account(user_nid))).await {
         tracing::warn!(%error, "the change of an account could not be announced to other nodes");
     }
+    // Devices may be gone, of which others are to hear.
+    if let Err(error) = crate::encryption::announce::enter_pending(engine).await {
+        tracing::warn!(%error, "changes of keys could not be entered into the log; trying again later");
+    }
     // It may have been closed, which a process beside the server can only begin.
     if let Err(error) = crate::accounts::deactivate::leave_rooms(engine).await {
         tracing::warn!(%error, "closed accounts are still in their rooms; trying again later");

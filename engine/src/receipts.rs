@@ -19,6 +19,7 @@ use crate::{
     account_data::FULLY_READ,
     accounts::Requester,
     events::Event,
+    presence,
     rooms::{self, Room, RoomEntryKind},
     ticks::DELIVERED,
     users::Preferences,
@@ -132,6 +133,7 @@ pub async fn set(
             })
             .await
             .map_err(Error::from)?;
+        presence::acted(engine, requester);
     }
     Ok(())
 }
@@ -149,7 +151,7 @@ pub(crate) struct RemoteReceipt {
     pub ts: i64,
 }
 
-/// Sets `m.read` receipts of other servers' users in a room, at most one of a user and thread, as far as none moves
+/// Sets receipts of other servers' users in a room, at most one of a user, type and thread, as far as none moves
 /// backwards. Their events need not be known: they may be on their way, and then the later receipt counts.
 ///
 /// Receipts of one user are all of one server; whoever calls this takes what a server sends one after the other.

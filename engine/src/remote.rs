@@ -4,6 +4,7 @@
 //! so that a test can put two engines back to back.
 
 pub mod invite_v1;
+pub mod user_keys;
 
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
@@ -13,6 +14,7 @@ use ruma::{
     api::federation::{
         authorization::get_event_authorization,
         backfill::get_backfill,
+        device::get_devices,
         directory::get_public_rooms_filtered,
         discovery::get_server_version,
         event::{get_event, get_event_by_timestamp, get_missing_events, get_room_state, get_room_state_ids},
@@ -204,6 +206,12 @@ questions! {
     public_rooms: get_public_rooms_filtered::v1 as public_rooms_v1;
     /// The rooms of a space.
     hierarchy: get_hierarchy::v1 as hierarchy_v1;
+    /// The devices and cross-signing keys of users of that server.
+    user_keys: self::user_keys::query as user_keys_v1;
+    /// One-time keys of their devices.
+    claim_user_keys: self::user_keys::claim as claim_user_keys_v1;
+    /// All devices of one of them, and how new that is.
+    devices: get_devices::v1 as devices_v1;
     /// A profile of a user of that server.
     profile: get_profile_information::v1 as profile_v1;
     /// The room of an alias of that server.

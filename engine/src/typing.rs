@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use ruma::{RoomId, UserId};
 use tokio::{sync::watch, task::AbortHandle};
 
-use crate::{Engine, Entropy, Error, accounts::Requester, outgoing, rooms};
+use crate::{Engine, Entropy, Error, accounts::Requester, outgoing, presence, rooms};
 
 /// How long someone types whose client doesn't say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -324,7 +324,10 @@ pub async fn set(
         return Err(TypingError::NotInRoom);
     }
     match timeout {
-        Some(timeout) => start(engine, room.nid, requester.user_nid, timeout.min(MAX_TIMEOUT)),
+        Some(timeout) => {
+            start(engine, room.nid, requester.user_nid, timeout.min(MAX_TIMEOUT));
+            presence::acted(engine, requester);
+        }
         None => stop(engine, room.nid, requester.user_nid),
     }
     Ok(())

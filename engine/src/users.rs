@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use crate::{Engine, Error};
 pub use preferences::Preferences;
+pub(crate) use preferences::PRESENCE;
 
 /// Memberships kept in memory, of all users together.
 const BUDGET: u64 = 2_000_000;

@@ -1,12 +1,16 @@
 //! The engine's questions to other servers: each is asked as its kind allows.
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use hearth_engine::remote::{Asked, KeysWanted, Large, RemoteServers, invite_v1};
+use hearth_engine::remote::{
+    Asked, KeysWanted, Large, RemoteServers, invite_v1,
+    user_keys::{claim as claim_user_keys, query as user_keys},
+};
 use ruma::{
     ServerName,
     api::federation::{
         authorization::get_event_authorization::v1 as event_auth,
         backfill::get_backfill::v1 as backfill,
+        device::get_devices::v1 as devices,
         directory::get_public_rooms_filtered::v1 as public_rooms,
         discovery::get_server_version::v1 as version,
         event::{
@@ -85,6 +89,9 @@ questions! {
     exchange_invite: QUESTION;
     public_rooms: PAGE;
     hierarchy: PAGE;
+    user_keys: PAGE;
+    claim_user_keys: QUESTION;
+    devices: QUESTION;
     profile: QUESTION;
     directory: QUESTION;
     version: QUESTION;

@@ -25,6 +25,7 @@ mod query;
 mod space;
 mod third_party;
 mod transactions;
+mod user_keys;
 mod version;
 
 /// The routes of a server that federates.
@@ -58,6 +59,9 @@ fn server() -> Router<Arc<Engine>> {
         .ruma(third_party::bind_callback)
         .federated(query::get_room_information)
         .federated(query::get_profile_information)
+        .federated(user_keys::get_keys)
+        .federated(user_keys::claim_keys)
+        .federated(user_keys::get_devices)
         .federated(transactions::send_transaction_message)
         .ruma_paths::<get_server_keys::Request, _, _>(keys::get_server_keys)
         .ruma_paths::<get_remote_server_keys::Request, _, _>(keys::get_remote_server_keys)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::Router;
-use hearth_engine::Engine;
+use hearth_engine::{Engine, outgoing};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     sync::Semaphore,
@@ -137,8 +137,9 @@ impl Server {
             &connections.tasks,
         );
         // Last: who is sent something may ask about it at once.
-        if let Some(federation) = &parts.federation {
-            federation.start_sending(engine);
+        match &parts.federation {
+            Some(federation) => federation.start_sending(engine),
+            None => outgoing::turn_off(engine),
         }
         Ok(Self {
             parts,

@@ -68,6 +68,7 @@ fn whole_contract_is_understood() {
 
             [rooms]
             default_version = "11"
+            encrypt_new_private_rooms = true
 
             [federation]
             enabled = true
@@ -101,6 +102,7 @@ fn whole_contract_is_understood() {
     assert!(!settings.listeners[1].serves(Service::Metrics));
     assert!(settings.registration.open && !settings.rate_limits.enabled);
     assert_eq!(settings.rooms.default_version.as_str(), "11");
+    assert!(settings.rooms.encrypt_new_private_rooms);
     assert_eq!(settings.outbound.denied_networks.len(), 3);
     let name_servers = settings.outbound.name_servers.iter();
     let name_servers: Vec<_> = name_servers.map(|server| server.0.to_string()).collect();

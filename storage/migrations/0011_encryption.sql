@@ -25,6 +25,19 @@ COMMENT ON COLUMN one_time_keys.algorithm IS 'The algorithm: what is before the 
 COMMENT ON COLUMN one_time_keys.key_id IS 'What is after the colon.';
 COMMENT ON COLUMN one_time_keys.key IS 'The key, JSON: a string or an object.';
 
+CREATE TABLE claimed_one_time_keys (
+    device_nid bigint NOT NULL CONSTRAINT claimed_one_time_keys_device_nid_fkey REFERENCES devices ON DELETE CASCADE,
+    claimed_at bigint NOT NULL,
+    algorithm text NOT NULL,
+    key_id text NOT NULL,
+    CONSTRAINT claimed_one_time_keys_pkey PRIMARY KEY (device_nid, algorithm, key_id)
+);
+COMMENT ON TABLE claimed_one_time_keys IS 'One-time keys that were given out lately: a retransmitted upload doesn''t bring them back.';
+COMMENT ON COLUMN claimed_one_time_keys.device_nid IS 'Whose it was.';
+COMMENT ON COLUMN claimed_one_time_keys.claimed_at IS 'When it was given out, in milliseconds since the Unix epoch; old rows are dropped.';
+COMMENT ON COLUMN claimed_one_time_keys.algorithm IS 'The algorithm.';
+COMMENT ON COLUMN claimed_one_time_keys.key_id IS 'What is after the colon of the key''s name.';
+
 CREATE TABLE fallback_keys (
     device_nid bigint NOT NULL CONSTRAINT fallback_keys_device_nid_fkey REFERENCES devices ON DELETE CASCADE,
     used boolean NOT NULL,

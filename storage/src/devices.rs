@@ -92,34 +92,83 @@ pub async fn find(connection: &mut Connection, user_nid: UserNid, device_id: &st
     Ok(device)
 }
 
-/// Renames the user's device of this ID. `false`: there is none.
+/// The number of a device.
+#[derive(Debug, Clone)]
+pub struct DeviceNumber {
+    /// Whose it is.
+    pub user_nid: UserNid,
+    /// The device ID.
+    pub device_id: String,
+    /// Its number.
+    pub device_nid: DeviceNid,
+}
+
+/// The numbers of those of these devices that exist.
+pub async fn numbers(connection: &mut Connection, named: &[(UserNid, &str)]) -> Result<Vec<DeviceNumber>> {
+    let user_nids: Vec<i64> = named.iter().map(|(user_nid, _)| user_nid.0).collect();
+    let device_ids: Vec<&str> = named.iter().map(|(_, device_id)| *device_id).collect();
+    let devices = sqlx::query_as!(
+        DeviceNumber,
+        "SELECT d.user_nid, d.device_id, d.device_nid
+         FROM unnest($1::bigint[], $2::text[]) AS named (user_nid, device_id)
+         JOIN devices d USING (user_nid, device_id)",
+        &user_nids,
+        &device_ids as &[&str]
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(devices)
+}
+
+/// Renames the user's device of this ID. `false`: there is none. If it has keys, the log is to tell.
 pub async fn rename(
     connection: &mut Connection,
     user_nid: UserNid,
     device_id: &str,
     display_name: &str,
+    now: i64,
 ) -> Result<bool> {
     let done = sqlx::query!(
-        "UPDATE devices SET display_name = $3 WHERE user_nid = $1 AND device_id = $2",
+        r#"WITH renamed AS (
+               UPDATE devices SET display_name = $3 WHERE user_nid = $1 AND device_id = $2 RETURNING device_nid
+           ), told AS (
+               INSERT INTO pending_device_list_changes (user_nid, only_for, created_at, device_id)
+               SELECT $1, 0, $4, $2 FROM renamed WHERE device_nid IN (SELECT device_nid FROM device_keys)
+           )
+           SELECT count(*) AS "count!" FROM renamed"#,
         user_nid.0,
         device_id,
-        display_name
+        display_name,
+        now
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(done.count == 1)
 }
 
-/// Deletes those of the user's devices that have one of these IDs, with their tokens.
+/// Deletes those of the user's devices that have one of these IDs, with their tokens, keys and messages. Of those that
+/// had keys, the log is to tell.
 pub async fn delete(
     connection: &mut Connection,
     user_nid: UserNid,
     device_ids: &[String],
+    now: i64,
 ) -> Result<Vec<(DeviceNid, String)>> {
     let rows = sqlx::query!(
-        "DELETE FROM devices WHERE user_nid = $1 AND device_id = ANY($2) RETURNING device_nid, device_id",
+        "WITH gone AS (
+             DELETE FROM devices WHERE user_nid = $1 AND device_id = ANY($2) RETURNING device_nid, device_id
+         ), told AS (
+             INSERT INTO pending_device_list_changes (user_nid, only_for, created_at, device_id)
+             SELECT $1, 0, $3, device_id FROM gone WHERE device_nid IN (SELECT device_nid FROM device_keys)
+         ), signatures AS (
+             DELETE FROM key_signatures WHERE target_nid = $1 AND target_key IN (SELECT device_id FROM gone)
+         ), messages AS (
+             DELETE FROM to_device_messages WHERE device_nid IN (SELECT device_nid FROM gone)
+         )
+         SELECT device_nid, device_id FROM gone",
         user_nid.0,
-        device_ids
+        device_ids,
+        now
     )
     .fetch_all(connection)
     .await?;
@@ -129,16 +178,29 @@ pub async fn delete(
         .collect())
 }
 
-/// Deletes all of the user's devices but `except`, with their tokens.
+/// Deletes all of the user's devices but `except`, as [`delete`] does.
 pub async fn delete_all(
     connection: &mut Connection,
     user_nid: UserNid,
     except: Option<DeviceNid>,
+    now: i64,
 ) -> Result<Vec<(DeviceNid, String)>> {
     let rows = sqlx::query!(
-        "DELETE FROM devices WHERE user_nid = $1 AND device_nid IS DISTINCT FROM $2 RETURNING device_nid, device_id",
+        "WITH gone AS (
+             DELETE FROM devices WHERE user_nid = $1 AND device_nid IS DISTINCT FROM $2
+             RETURNING device_nid, device_id
+         ), told AS (
+             INSERT INTO pending_device_list_changes (user_nid, only_for, created_at, device_id)
+             SELECT $1, 0, $3, device_id FROM gone WHERE device_nid IN (SELECT device_nid FROM device_keys)
+         ), signatures AS (
+             DELETE FROM key_signatures WHERE target_nid = $1 AND target_key IN (SELECT device_id FROM gone)
+         ), messages AS (
+             DELETE FROM to_device_messages WHERE device_nid IN (SELECT device_nid FROM gone)
+         )
+         SELECT device_nid, device_id FROM gone",
         user_nid.0,
-        except.map(|nid| nid.0)
+        except.map(|nid| nid.0),
+        now
     )
     .fetch_all(connection)
     .await?;

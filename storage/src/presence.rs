@@ -78,6 +78,14 @@ pub async fn store(connection: &mut Connection, kept: &[LastSeen]) -> Result<()>
     Ok(())
 }
 
+/// Forgets a user.
+pub async fn delete(connection: &mut Connection, user_nid: UserNid) -> Result<()> {
+    sqlx::query!("DELETE FROM presence WHERE user_nid = $1", user_nid.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// The rooms that some users are in, in no order.
 pub async fn rooms_of(connection: &mut Connection, user_nids: &[UserNid]) -> Result<Vec<(UserNid, RoomNid)>> {
     let nids: Vec<i64> = user_nids.iter().map(|nid| nid.0).collect();

@@ -34,6 +34,12 @@ pub struct Socket {
     pub pos: Option<String>,
 }
 
+/// Why a connection did not come about.
+enum Refusal {
+    Answer(Box<Answer>),
+    Nobody(Error),
+}
+
 /// How a connection ended: the close code and the reason; nothing where there was no close frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed(pub Option<(u16, String)>);
@@ -68,6 +74,19 @@ impl Socket {
             .unwrap_or_else(|answer| panic!("refused: {} {}", answer.status, answer.body))
     }
 
+    /// Connects by the client's token, if the server is there.
+    ///
+    /// # Panics
+    ///
+    /// When it is there and refuses.
+    pub async fn connect_if_up(client: &Client) -> Option<Self> {
+        match Self::open(client, client.token.as_deref(), Some(SUBPROTOCOL)).await {
+            Ok(socket) => Some(socket),
+            Err(Refusal::Nobody(_)) => None,
+            Err(Refusal::Answer(answer)) => panic!("refused: {} {}", answer.status, answer.body),
+        }
+    }
+
     /// Connects, or tells how that was refused.
     ///
     /// # Panics
@@ -78,6 +97,18 @@ impl Socket {
         token: Option<&str>,
         subprotocol: Option<&'static str>,
     ) -> Result<Self, Answer> {
+        match Self::open(client, token, subprotocol).await {
+            Ok(socket) => Ok(socket),
+            Err(Refusal::Answer(answer)) => Err(*answer),
+            Err(Refusal::Nobody(error)) => panic!("no answer: {error}"),
+        }
+    }
+
+    async fn open(
+        client: &Client,
+        token: Option<&str>,
+        subprotocol: Option<&'static str>,
+    ) -> Result<Self, Refusal> {
         let address = client.base().trim_start_matches("http://").to_owned();
         let mut request = format!("ws://{address}{PATH}")
             .into_client_request()
@@ -90,9 +121,8 @@ impl Socket {
         if let Some(subprotocol) = subprotocol {
             headers.insert("sec-websocket-protocol", HeaderValue::from_static(subprotocol));
         }
-        let stream = within(PATIENCE, "it is connected", TcpStream::connect(address))
-            .await
-            .expect("somebody listens");
+        let stream = within(PATIENCE, "it is connected", TcpStream::connect(address)).await;
+        let stream = stream.map_err(|error| Refusal::Nobody(error.into()))?;
         let config = WebSocketConfig::default()
             .read_buffer_size(4 << 10)
             .write_buffer_size(0);
@@ -110,15 +140,20 @@ impl Socket {
             }
             Err(Error::Http(response)) => {
                 let (parts, body) = response.into_parts();
-                Err(Answer {
+                Err(Refusal::Answer(Box::new(Answer {
                     request: format!("GET {PATH}"),
                     status: parts.status.as_u16(),
                     headers: parts.headers,
                     body: serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default(),
-                })
+                })))
             }
-            Err(error) => panic!("no answer: {error}"),
+            Err(error) => Err(Refusal::Nobody(error)),
         }
+    }
+
+    /// Sends a frame; false when the connection is broken.
+    pub async fn try_say(&mut self, frame: Value) -> bool {
+        self.stream.send(Message::text(frame.to_string())).await.is_ok()
     }
 
     /// Sends a frame.

@@ -1,5 +1,6 @@
 //! Two servers that federate, with a user of each: where most tests across servers begin.
 
+use homeserver::config::Settings;
 use serde_json::json;
 
 use crate::{Authority, Client, Server, is_joined, public_chat, until};
@@ -22,10 +23,15 @@ pub struct Two {
 impl Two {
     /// Starts both.
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Starts both, with other settings.
+    pub async fn start_with(change: impl Fn(&mut Settings)) -> Self {
         let authority = Authority::new();
         let (a, b) = (
-            Server::start_federated(&authority).await,
-            Server::start_federated(&authority).await,
+            Server::start_federated_with(&authority, &change).await,
+            Server::start_federated_with(&authority, &change).await,
         );
         let (alice, bob) = (a.register("alice").await, b.register("bob").await);
         Self {

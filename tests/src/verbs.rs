@@ -279,6 +279,22 @@ impl Client {
     }
 }
 
+/// While servers come and go.
+impl Client {
+    /// Says something in a room, again and again until that is acknowledged; it is said once.
+    pub async fn send_over_outages(&self, room_id: &str, body: &str) {
+        let path = format!("/v3/rooms/{room_id}/send/m.room.message/{}", self.new_txn_id());
+        let body = text(body).to_string().into_bytes();
+        loop {
+            match self.try_ask(Method::PUT, &path, Some(body.clone())).await {
+                Ok(answer) if answer.status == 200 => return,
+                Ok(answer) if answer.status < 500 => panic!("refused: {}", answer.body),
+                _ => sleep(RETRY_AFTER).await,
+            }
+        }
+    }
+}
+
 /// What users say about themselves and what they have seen.
 impl Client {
     /// Types, or no longer.

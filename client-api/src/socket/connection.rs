@@ -6,11 +6,13 @@ use hearth_endpoint::{Client, MatrixError};
 use hearth_engine::{
     Engine,
     accounts::{self, AuthenticateError},
+    presence::{self, Connected, State},
     sync::{self, Feed, FeedRequest},
     tokens::SyncToken,
 };
 use hyper::upgrade::Upgraded;
 use metrics::counter;
+use ruma::presence::PresenceState;
 use tokio::{
     pin,
     time::{Instant, sleep_until, timeout},
@@ -52,6 +54,7 @@ struct Connection<'a> {
     session: Session,
     requests: Requests,
     pushes: Pushes,
+    connected: Connected<'a>,
 }
 
 /// What happens to a connection.
@@ -79,6 +82,8 @@ pub(super) async fn run(sockets: &Sockets, upgraded: Upgraded, opening: Opening)
     let end = match session {
         Ok(session) => {
             let mut connection = Connection {
+                // Nobody is to be seen before they say what they want to be seen as.
+                connected: presence::connected(&sockets.engine, &session.requester, None),
                 sockets,
                 line: &mut line,
                 client: &client,
@@ -91,7 +96,6 @@ pub(super) async fn run(sockets: &Sockets, upgraded: Upgraded, opening: Opening)
                 Box::pin(connection.finish()).await;
             }
             admit(&sockets.engine, &connection.session.requester, &client);
-            sync::disconnected(&sockets.engine, &connection.session.requester);
             end
         }
         Err(end) => end,
@@ -136,7 +140,6 @@ impl Connection<'_> {
     async fn run(&mut self) -> End {
         let engine = &self.sockets.engine;
         let wait = sync::wait(engine, &self.session.requester);
-        sync::connected(engine, &self.session.requester);
         // Registered from now on: what happened since the client was let in is found out here.
         if let Err(end) = Box::pin(self.session.check(engine)).await {
             return end;
@@ -244,15 +247,9 @@ impl Connection<'_> {
             since: frame.since,
             use_state_after: frame.use_state_after,
         };
-        if let Some(presence) = &frame.set_presence {
-            if !["online", "unavailable", "offline"].contains(&presence.as_str()) {
-                return Err(MatrixError::invalid_param(
-                    "`set_presence` is online, unavailable or offline.",
-                ));
-            }
-            sync::set_presence(engine, requester, presence);
-        }
+        let state = presence_in(frame.set_presence.as_deref())?;
         let feed = Feed::open(engine, requester, request).await?;
+        self.connected.say(state);
         self.pushes.start(feed);
         Ok(())
     }
@@ -279,6 +276,12 @@ impl Connection<'_> {
         };
         let _ = timeout(FINISHING, answer_all).await;
     }
+}
+
+/// What a client says its user is; online, where it says nothing.
+fn presence_in(set_presence: Option<&str>) -> Result<State, MatrixError> {
+    let state = State::of(&PresenceState::from(set_presence.unwrap_or("online")));
+    state.ok_or_else(|| MatrixError::invalid_param("`set_presence` is online, unavailable or offline."))
 }
 
 fn shutdown(engine: &Engine) -> End {

@@ -9,7 +9,7 @@ use hearth_storage::{
 };
 
 use super::Accounts;
-use crate::{Engine, Error};
+use crate::{Engine, Error, encryption::announce};
 
 /// Commits a change to the tokens, devices or standing of a user, and voids what is cached about them: here before
 /// this returns, on other nodes by an entry in the log.
@@ -26,13 +26,20 @@ pub(super) async fn commit(
         account_changed(&mut transaction, user_nid).await?;
         return Ok(transaction.commit().await?);
     }
+    let mut facts = announce::facts(&mut transaction, user_nid).await?;
+    facts.push(Fact::Account(user_nid));
     // A change that could not be announced is not made.
     let slot = engine.log.reserve().await?;
     let accounts = Arc::clone(&engine.accounts);
     let task = tokio::spawn(async move {
         let committed = transaction.commit().await;
         invalidate(&accounts, user_nid);
-        committed.map(|()| slot.queue(Change::of(Fact::Account(user_nid))))
+        committed.map(|()| {
+            slot.queue(Change {
+                facts,
+                ..Change::default()
+            })
+        })
     });
     let outcome = task
         .await

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use hearth_storage::{Transaction, UserNid, account_data, accounts, devices, filters, profiles};
+use hearth_storage::{
+    Transaction, UserNid, account_data, accounts, devices, filters, key_backup, presence, profiles,
+};
 use ruma::{UserId, api::client::uiaa::AuthData};
 
 use super::{
@@ -57,11 +59,15 @@ pub(super) async fn close(
 ) -> Result<(), Error> {
     // First the account's row: a login that still holds it commits before its device is looked for below.
     accounts::deactivate(&mut transaction, user_nid, engine.clock.now_ms(), erase).await?;
-    devices::delete_all(&mut transaction, user_nid, None).await?;
+    devices::delete_all(&mut transaction, user_nid, None, engine.clock.now_ms()).await?;
     profiles::delete_all(&mut transaction, user_nid).await?;
     account_data::delete_all(&mut transaction, user_nid).await?;
     filters::delete_all(&mut transaction, user_nid).await?;
-    changes::commit(engine, transaction, user_nid).await
+    presence::delete(&mut transaction, user_nid).await?;
+    key_backup::delete_all(&mut transaction, user_nid).await?;
+    changes::commit(engine, transaction, user_nid).await?;
+    engine.presence.forget(user_nid);
+    Ok(())
 }
 
 /// Leaves the rooms of accounts that were closed: just now, or by the command line, or before the server stopped in

@@ -81,6 +81,7 @@ pub async fn rename(
         requester.user_nid,
         device_id.as_str(),
         display_name,
+        engine.clock.now_ms(),
     )
     .await?
     {
@@ -106,6 +107,7 @@ pub async fn delete(
         .collect();
     let mut transaction = engine.db.begin().await?;
     grant.spend(engine, &operation, &mut transaction).await?;
-    devices::delete(&mut transaction, requester.user_nid, &device_ids).await?;
+    let now = engine.clock.now_ms();
+    devices::delete(&mut transaction, requester.user_nid, &device_ids, now).await?;
     Ok(changes::commit(engine, transaction, requester.user_nid).await?)
 }

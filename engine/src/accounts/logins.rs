@@ -13,7 +13,7 @@ pub const ACCESS_TOKEN_LIFETIME_MS: i64 = 60 * 60 * 1000;
 const MAX_DEVICE_ID_BYTES: usize = 255;
 
 /// A display name's greatest length.
-pub(super) const MAX_DISPLAY_NAME_CHARS: usize = 256;
+pub(crate) const MAX_DISPLAY_NAME_CHARS: usize = 256;
 
 /// What a client says of the device that it logs in.
 #[derive(Debug, Clone, Default)]

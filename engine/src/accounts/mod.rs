@@ -42,6 +42,7 @@ pub use authenticate::{AuthenticateError, Requester, Session, authenticate};
 pub use changes::invalidate;
 pub(crate) use changes::invalidate_all;
 pub use credentials::is_active;
+pub(crate) use logins::MAX_DISPLAY_NAME_CHARS;
 pub use secrets::Password;
 
 use crate::Entropy;

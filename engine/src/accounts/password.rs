@@ -88,7 +88,7 @@ impl PasswordChange {
             return Err(ChangePasswordError::Deactivated);
         }
         if let Some(except) = logout_all_but {
-            devices::delete_all(&mut transaction, user_nid, except).await?;
+            devices::delete_all(&mut transaction, user_nid, except, engine.clock.now_ms()).await?;
         }
         Ok(changes::commit(engine, transaction, user_nid).await?)
     }

@@ -239,11 +239,7 @@ pub async fn current(engine: &Engine, requester: &Requester) -> Result<Descripti
 }
 
 /// The backup of a version.
-pub async fn get(
-    engine: &Engine,
-    requester: &Requester,
-    version: &str,
-) -> Result<Description, BackupError> {
+pub async fn get(engine: &Engine, requester: &Requester, version: &str) -> Result<Description, BackupError> {
     let mut connection = engine.db.acquire().await?;
     Ok(describe(find(&mut connection, requester, version).await?)?)
 }
@@ -261,15 +257,15 @@ pub async fn delete(engine: &Engine, requester: &Requester, version: &str) -> Re
 
 /// Stores keys in the backup of a version, which must be the one that keys go to. `keys` are JSON objects, by room and
 /// session. Either all of them count when this returns, or none does.
-pub async fn store<'a>(
+pub async fn store(
     engine: &Engine,
     requester: &Requester,
     version: &str,
-    keys: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>,
+    keys: &[(&str, &str, &str)],
 ) -> Result<Contents, StoreError> {
     let keys = keys
-        .into_iter()
-        .map(|(room_id, session_id, key)| Ok((room_id, session_id, read_key(session_id, key)?)))
+        .iter()
+        .map(|(room_id, session_id, key)| Ok((*room_id, *session_id, read_key(session_id, key)?)))
         .collect::<Result<Vec<_>, StoreError>>()?;
     let keys: Vec<Key<&str>> = keys
         .iter()
@@ -453,8 +449,7 @@ fn tell(key: Key<Arc<str>>) -> Result<NamedKey, Error> {
 }
 
 fn stored_json(json: &str) -> Result<Box<RawValue>, Error> {
-    RawValue::from_string(json.to_owned())
-        .map_err(|error| Error::Damaged(format!("a key backup: {error}")))
+    RawValue::from_string(json.to_owned()).map_err(|error| Error::Damaged(format!("a key backup: {error}")))
 }
 
 #[cfg(test)]
@@ -464,16 +459,32 @@ mod tests {
     #[test]
     fn a_version_is_written_in_one_way() {
         assert_eq!("12".parse::<Version>().expect("a version"), Version(12));
-        for other in ["", "0", "-1", "+1", "01", " 1", "1 ", "one", "9223372036854775808", "1\0"] {
-            assert!(other.parse::<Version>().is_err(), "{other:?} was taken for a version");
+        for other in [
+            "",
+            "0",
+            "-1",
+            "+1",
+            "01",
+            " 1",
+            "1 ",
+            "one",
+            "9223372036854775808",
+            "1\0",
+        ] {
+            assert!(
+                other.parse::<Version>().is_err(),
+                "{other:?} was taken for a version"
+            );
         }
     }
 
     #[test]
     fn a_key_is_what_the_specification_says_and_of_bounded_length() {
-        let key = |data: &str| format!(
-            r#"{{"first_message_index":0,"forwarded_count":0,"is_verified":false,"session_data":{data}}}"#
-        );
+        let key = |data: &str| {
+            format!(
+                r#"{{"first_message_index":0,"forwarded_count":0,"is_verified":false,"session_data":{data}}}"#
+            )
+        };
         assert!(read_key("s", &key(r#"{"mac":"\u0000"}"#)).is_ok());
         for bad in [
             "7",

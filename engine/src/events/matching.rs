@@ -42,6 +42,12 @@ pub(crate) fn matches_global(filter: &Filter, event_type: &str) -> bool {
     }) && is_by(filter.senders.as_deref(), &filter.not_senders, None)
 }
 
+/// Whether `filter` lets a user's presence through.
+pub(crate) fn matches_presence(filter: &Filter, user_id: &UserId) -> bool {
+    is_of_type(filter.types.as_deref(), &filter.not_types, || "m.presence".to_owned())
+        && is_by(filter.senders.as_deref(), &filter.not_senders, Some(user_id))
+}
+
 /// Whether a filter lets nothing through because of its rooms.
 pub(crate) fn excludes_room(filter: &RoomEventFilter, room_id: &RoomId) -> bool {
     filter.not_rooms.iter().any(|other| other == room_id)

@@ -9,7 +9,7 @@ use std::{
 use hearth_storage::log::Membership;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UInt, UserId,
-    api::federation::transactions::edu::Edu, serde::Raw,
+    api::federation::transactions::edu::Edu, presence::PresenceState, serde::Raw,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -17,7 +17,9 @@ use serde_json::value::RawValue;
 use super::acl;
 use crate::{
     Engine, Error,
+    encryption::{remote_lists, to_device::receive::DIRECT_TO_DEVICE},
     receipts::{self, READ, RemoteReceipt},
+    presence,
     rooms::{self, Room},
     ticks, typing,
 };
@@ -53,13 +55,21 @@ async fn receive_edu(
     let known = match &*any.edu_type {
         "m.typing" => "m.typing",
         "m.receipt" => "m.receipt",
+        // Was taken before.
+        DIRECT_TO_DEVICE => DIRECT_TO_DEVICE,
         "chat.hearth.delivery" => "chat.hearth.delivery",
+        "m.device_list_update" => "m.device_list_update",
+        "m.signing_key_update" => "m.signing_key_update",
+        "m.presence" => "m.presence",
         _ => "other",
     };
     metrics::counter!("hearth_federation_edus_received_total", "type" => known).increment(1);
     match known {
         "m.typing" => typing_edu(engine, origin, any.content).await,
         "m.receipt" => receipt_edu(engine, origin, any.content, receipts_left).await,
+        "m.device_list_update" => remote_lists::update_device(engine, origin, any.content).await,
+        "m.signing_key_update" => remote_lists::update_signing_keys(engine, origin, any.content).await,
+        "m.presence" => presence_edu(engine, origin, any.content, receipts_left).await,
         "chat.hearth.delivery" => ticks::receive(engine, origin, any.content, receipts_left).await,
         _ => Ok(()),
     }
@@ -112,6 +122,51 @@ async fn typing_edu(engine: &Arc<Engine>, origin: &ServerName, content: &RawValu
         typing::set_remote(engine, room.nid, user_nid, said.typing);
     }
     Ok(())
+}
+
+#[derive(Deserialize)]
+struct Update {
+    user_id: OwnedUserId,
+    presence: PresenceState,
+    last_active_ago: Option<UInt>,
+    #[serde(default)]
+    currently_active: bool,
+    status_msg: Option<String>,
+    #[serde(rename = "chat.hearth.hidden", default)]
+    is_hidden: bool,
+}
+
+async fn presence_edu(
+    engine: &Arc<Engine>,
+    origin: &ServerName,
+    content: &RawValue,
+    left: &mut usize,
+) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Content<'a> {
+        #[serde(borrow)]
+        push: Vec<&'a RawValue>,
+    }
+    let Ok(said) = serde_json::from_str::<Content<'_>>(content.get()) else {
+        return Ok(());
+    };
+    let count = said.push.len().min(*left);
+    *left -= count;
+    // One that isn't understood is no reason not to hear of the others.
+    let said = said.push[..count].iter().filter_map(|update| {
+        let update: Update = serde_json::from_str(update.get()).ok()?;
+        Some(presence::Said {
+            user_id: update.user_id,
+            state: presence::State::of(&update.presence)?,
+            last_active_ago: update
+                .last_active_ago
+                .filter(|_| !update.is_hidden)
+                .map(i64::from),
+            currently_active: update.currently_active,
+            status_msg: presence::status_of(update.status_msg),
+        })
+    });
+    presence::receive(engine, origin, said.collect()).await
 }
 
 #[derive(Deserialize)]

@@ -11,7 +11,7 @@ use ruma::{
 use tokio::sync::Mutex;
 
 use super::{Answers, ReceiveError, edus, receive_pdus};
-use crate::Engine;
+use crate::{Engine, encryption::to_device::receive as to_device};
 
 /// Events and EDUs in one transaction, by the specification.
 const MOST_PDUS: usize = 50;
@@ -72,6 +72,10 @@ pub async fn send_transaction_message(
     }
     let turn = engine.inbound_transactions.of(origin);
     let _turn = turn.lock().await;
+    // Before its events count: a device must not be told of what was said after a message to it first.
+    to_device::receive(engine, origin, &request.edus)
+        .await
+        .map_err(ReceiveError::from)?;
     // The same answer for a transaction that comes again; its EDUs say nothing new then.
     let answers: Answers =
         receive_pdus(engine, origin, request.transaction_id.as_str(), &request.pdus).await?;

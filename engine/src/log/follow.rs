@@ -11,7 +11,7 @@ use hearth_storage::{
 };
 
 use super::{LogHead, Subject};
-use crate::{Engine, accounts, encryption, outgoing, rooms, typing};
+use crate::{Engine, accounts, encryption, outgoing, presence, rooms, typing};
 
 /// A tail that is silent for this long is checked against the table.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -91,9 +91,14 @@ async fn begin_generation(engine: &Engine, generation: i32) {
     engine.transactions.clear();
     engine.told_members.clear();
     engine.ticks.cut_back();
+    engine.presence.doubt_all();
     // Not of the log, and written by the same database that lost its end.
     engine.interner.clear();
     engine.numbers.begin_anew().await;
+    while let Err(error) = encryption::begin(engine).await {
+        tracing::warn!(%error, "could not see which rooms are encrypted; trying again");
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
     accounts::invalidate_all(&engine.accounts);
     engine.outgoing.cut_back(position);
     engine.encryption.cut_back(position);
@@ -150,6 +155,7 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
                     .recent
                     .push(entry.position, Subject::User(data.user_nid));
                 engine.users.apply_account_data(entry.position, data);
+                presence::note_account_data(engine, data);
                 woken.push(Subject::User(data.user_nid));
             }
             EntryKind::Account(user_nid) => {
@@ -159,11 +165,11 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
             }
             EntryKind::DeviceList(change) => encryption::device_lists::apply(engine, entry.position, change),
             EntryKind::ToDevice(sent) => {
-                woken.extend(
-                    sent.messages
-                        .iter()
-                        .map(|message| Subject::User(message.user_nid)),
-                );
+                for message in &sent.messages {
+                    engine.encryption.queues.note(message.device_nid, entry.position);
+                    woken.push(Subject::User(message.user_nid));
+                }
+                outgoing::note_messages(engine, entry.position, &sent.outgoing);
             }
             kind => {
                 let Some(room_nid) = kind.room() else { continue };
@@ -177,11 +183,14 @@ async fn apply(engine: &Arc<Engine>, entries: impl Iterator<Item = &Entry>, to: 
                 }
                 if rooms::partial::may_change(engine, room_nid, kind) {
                     rooms::partial::look_again(engine, room_nid).await;
+                    presence::arrived(engine, room_nid);
                 }
                 rooms::apply(engine, room_nid, entry).await;
+                encryption::device_lists::note(engine, room_nid, entry.position, kind);
                 engine.descriptions.apply(kind);
                 engine.directory.apply(kind);
                 outgoing::note(engine, room_nid, entry);
+                presence::note(engine, room_nid, entry);
                 woken.push(Subject::Room(room_nid));
             }
         }

@@ -14,7 +14,7 @@ use ruma::ServerName;
 use super::{
     destination::ToRead,
     edus::{self, Kind, PendingReceipt, ReceiptKey},
-    whom,
+    lists, whom,
 };
 use crate::{Engine, Error, rooms, ticks};
 
@@ -109,6 +109,7 @@ pub(super) async fn read(engine: &Arc<Engine>, server: &ServerName) -> Result<()
 }
 
 async fn read_rooms(engine: &Engine, server: &ServerName, since: Position) -> Result<(), Error> {
+    lists::catch_up(engine, server, since).await?;
     let rooms = {
         let mut connection = engine.db.acquire().await?;
         stored::rooms_shared(&mut connection, server.as_str(), since).await?

@@ -3,11 +3,20 @@
 //! What is owed is in memory while it is little. What is more, or from before this process, is in the log alone, and a
 //! plan reads it off: room by room, up to where memory begins.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
-use hearth_storage::{Position, RoomNid, destinations::Destination as Stored, outgoing::OutgoingEvent};
+use hearth_storage::{
+    Position, RoomNid, UserNid, destinations::Destination as Stored, device_lists::OutgoingChange,
+    outgoing::OutgoingEvent,
+    to_device::OutgoingMessage,
+};
 
-use super::edus::{EphemeralEdu, PendingEdus, PendingReceipt, ReceiptKey, TakenEdus};
+use super::{
+    edus::{EphemeralEdu, PendingEdus, PendingReceipt, ReceiptKey, TakenEdus},
+    lists::{ListKey, Lists},
+    messages::Messages,
+    presence::PresenceUpdate,
+};
 
 /// Events in one transaction, by the specification.
 const AT_ONCE: usize = 50;
@@ -26,6 +35,10 @@ pub(super) struct Destination {
     behind: Option<Position>,
     plan: Option<Plan>,
     edus: PendingEdus,
+    /// Messages to devices.
+    pub messages: Messages,
+    /// Changes of device lists.
+    pub lists: Lists,
     in_flight: Vec<OutgoingEvent>,
     /// Somebody sends to it.
     pub attended: bool,
@@ -74,6 +87,10 @@ pub(super) struct Taken {
     /// How many of the events are of a plan.
     planned: usize,
     pub edus: TakenEdus,
+    /// Messages to devices.
+    pub messages: Vec<OutgoingMessage>,
+    /// Changes of device lists.
+    pub lists: Vec<ListKey>,
 }
 
 /// What is to be read off the log next.
@@ -135,10 +152,23 @@ impl Destination {
         }
     }
 
+    /// A change of a device list that it is to get.
+    pub fn owe_list(&mut self, change: &OutgoingChange, now: i64) {
+        self.owed_since.get_or_insert(now);
+        self.lists.owe(change);
+    }
+
     /// An EDU that it gets if it can be reached now.
     pub fn add_ephemeral(&mut self, edu: EphemeralEdu, now: i64) {
         if self.failing.is_none_or(|failing| failing.retry_at <= now) {
             self.edus.add_ephemeral(edu);
+        }
+    }
+
+    /// What it is told of a user's presence, if it can be reached now.
+    pub fn add_presence(&mut self, user_nid: UserNid, update: Arc<PresenceUpdate>, now: i64) {
+        if self.failing.is_none_or(|failing| failing.retry_at <= now) {
+            self.edus.presence.add(user_nid, update);
         }
     }
 
@@ -169,12 +199,14 @@ impl Destination {
 
     /// The last position up to which it has everything; nothing where it is owed nothing.
     pub fn served(&self) -> Option<Position> {
-        if self.behind.is_some() {
-            return self.behind;
+        // Of device lists all that it is owed is in memory.
+        let lists = self.lists.oldest().map(|oldest| Position(oldest.0 - 1));
+        if let Some(behind) = self.behind {
+            return lists.map_or(Some(behind), |lists| Some(behind.min(lists)));
         }
         let in_flight = self.in_flight.first().map(|event| event.position);
         let queued = self.queue.front().map(|event| event.position);
-        let oldest = [in_flight, queued, self.edus.oldest()]
+        let oldest = [in_flight, queued, self.edus.oldest(), self.lists.oldest()]
             .into_iter()
             .flatten()
             .min()?;
@@ -182,19 +214,19 @@ impl Destination {
     }
 
     pub fn has_work(&self) -> bool {
-        self.has_events() || !self.edus.is_empty()
+        self.has_events() || !self.edus.is_empty() || self.messages.has_work()
     }
 
-    /// Whether it is owed more than EDUs, which may wait a moment for others.
+    /// Whether it is owed more than fleeting EDUs, which may wait a moment for others.
     pub fn has_events(&self) -> bool {
-        !self.queue.is_empty() || self.behind.is_some()
+        !self.queue.is_empty() || self.behind.is_some() || self.messages.is_owed() || !self.lists.is_empty()
     }
 
     /// Events and EDUs that wait in memory, and whether more are to be read off the log.
     pub fn waiting(&self) -> (usize, bool) {
         let planned = self.plan.as_ref().map_or(0, |plan| plan.events.len());
         let events = self.queue.len() + self.in_flight.len() + planned;
-        (events + self.edus.len(), self.behind.is_some())
+        (events + self.edus.len() + self.lists.len(), self.behind.is_some())
     }
 
     /// What must be read off the log before something can be taken. `dispatched` is how far all servers' queues have
@@ -248,9 +280,21 @@ impl Destination {
 
     /// Takes what one transaction may have.
     pub fn take(&mut self) -> Taken {
-        let mut taken = Taken::default();
+        let (messages, before) = self.messages.take();
+        let mut taken = Taken {
+            messages,
+            lists: self.lists.take(),
+            ..Taken::default()
+        };
+        // What was said after messages that are still to go waits for them.
+        let most = |events: &VecDeque<OutgoingEvent>, most: usize| {
+            let first = events.iter().take(most);
+            first
+                .take_while(|event| before.is_none_or(|before| event.position < before))
+                .count()
+        };
         if let Some(plan) = &mut self.plan {
-            let count = plan.events.len().min(AT_ONCE);
+            let count = most(&plan.events, AT_ONCE);
             taken.events.extend(plan.events.drain(..count));
             taken.planned = count;
             if count == 0 {
@@ -259,7 +303,7 @@ impl Destination {
         }
         let follows = self.plan.as_ref().is_none_or(|plan| plan.is_exhausted());
         if follows {
-            let count = self.queue.len().min(AT_ONCE - taken.events.len());
+            let count = most(&self.queue, AT_ONCE - taken.events.len());
             taken.events.extend(self.queue.drain(..count));
         }
         taken.edus = self.edus.take();
@@ -276,6 +320,8 @@ impl Destination {
     /// It has what was taken.
     pub fn delivered(&mut self, taken: &Taken, now: i64) {
         self.in_flight.clear();
+        self.messages.delivered();
+        self.lists.delivered();
         self.failing = None;
         self.last_success = Some(now);
         if self.plan.is_some() {
@@ -324,6 +370,8 @@ impl Destination {
     /// What was taken was not sent: it waits again, but for what nobody misses.
     pub fn put_back(&mut self, taken: Taken) {
         self.in_flight.clear();
+        self.messages.put_back();
+        self.lists.put_back();
         if self.plan.is_some() {
             self.drop_plan();
             return;
@@ -350,10 +398,13 @@ impl Destination {
         self.in_flight.clear();
         (self.behind, self.plan, self.owed_since, self.failing) = (None, None, None, None);
         self.edus = PendingEdus::default();
+        self.messages = Messages::default();
+        self.lists = Lists::default();
     }
 
     /// The log lost what was after `position`.
     pub fn cut_back(&mut self, position: Position) {
+        self.messages.cut_back();
         if let Some(served) = self.served() {
             self.behind = Some(served.min(position));
             self.plan = None;
@@ -390,7 +441,7 @@ impl Destination {
 
 #[cfg(test)]
 mod tests {
-    use hearth_storage::{EventNid, UserNid};
+    use hearth_storage::EventNid;
 
     use super::{super::edus::Kind, *};
 
@@ -623,11 +674,7 @@ mod tests {
         let mut destination = owing(1..=120);
         assert_eq!(destination.has_since(Position(1), 7), None);
         let taken = destination.take();
-        assert_eq!(
-            destination.has_since(Position(50), 7),
-            None,
-            "nobody answered yet"
-        );
+        assert_eq!(destination.has_since(Position(50), 7), None, "nobody answered yet");
         destination.delivered(&taken, 1_000);
         let taken = destination.take();
         destination.delivered(&taken, 5_000);
@@ -636,11 +683,7 @@ mod tests {
         assert_eq!(destination.has_since(Position(51), 7), Some(5_000));
         assert_eq!(destination.has_since(Position(101), 7), None);
         let idle = Destination::default();
-        assert_eq!(
-            idle.has_since(Position(1), 7),
-            Some(7),
-            "the run before served it"
-        );
+        assert_eq!(idle.has_since(Position(1), 7), Some(7), "the run before served it");
         let behind = Destination::of_stored(owing([]).row_of_behind(10), 0);
         assert_eq!(behind.has_since(Position(11), 7), None);
         assert_eq!(behind.has_since(Position(10), 7), Some(7));

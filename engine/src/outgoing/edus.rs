@@ -10,14 +10,16 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::presence::{PendingPresence, PresenceUpdate};
 use crate::{receipts::READ, ticks::DELIVERED};
 
 /// Receipts that wait for one server; more are read off the log again.
 const MOST_RECEIPTS: usize = 500;
 /// Other EDUs that wait for one server; the oldest is dropped for another.
 const MOST_EPHEMERAL: usize = 200;
-/// How many of each go in one transaction, which may have 100 EDUs: each receipt may need one of its own.
-const AT_ONCE: usize = 50;
+/// How many of each go in one transaction, which may have 100 EDUs: each receipt may need one of its own, and those that
+/// are no fleeting ones go along.
+const AT_ONCE: usize = 25;
 
 /// An EDU that nobody will miss after a while: a server that can't be reached never gets it.
 #[derive(Debug, Clone)]
@@ -80,6 +82,7 @@ pub(super) fn split(position: Position, kind: Kind, receipt: &Receipt) -> (Recei
 pub(super) struct PendingEdus {
     receipts: BTreeMap<ReceiptKey, PendingReceipt>,
     ephemeral: VecDeque<EphemeralEdu>,
+    pub presence: PendingPresence,
 }
 
 /// EDUs that were taken to be sent.
@@ -87,6 +90,7 @@ pub(super) struct PendingEdus {
 pub(super) struct TakenEdus {
     pub receipts: Vec<(ReceiptKey, PendingReceipt)>,
     pub ephemeral: Vec<EphemeralEdu>,
+    pub presence: Vec<Arc<PresenceUpdate>>,
 }
 
 /// More receipts wait than are kept.
@@ -95,11 +99,11 @@ pub(super) struct Overflow;
 
 impl PendingEdus {
     pub fn is_empty(&self) -> bool {
-        self.receipts.is_empty() && self.ephemeral.is_empty()
+        self.receipts.is_empty() && self.ephemeral.is_empty() && self.presence.is_empty()
     }
 
     pub fn len(&self) -> usize {
-        self.receipts.len() + self.ephemeral.len()
+        self.receipts.len() + self.ephemeral.len() + self.presence.len()
     }
 
     /// The position of the oldest receipt.
@@ -135,6 +139,7 @@ impl PendingEdus {
 
     pub fn drop_ephemeral(&mut self) {
         self.ephemeral.clear();
+        self.presence.clear();
     }
 
     pub fn take(&mut self) -> TakenEdus {
@@ -144,18 +149,25 @@ impl PendingEdus {
         {
             receipts.push(receipt);
         }
+        // All presence is one EDU.
+        let presence = self.presence.take();
+        let at_once = AT_ONCE - usize::from(!presence.is_empty());
         let ephemeral = self
             .ephemeral
-            .drain(..self.ephemeral.len().min(AT_ONCE))
+            .drain(..self.ephemeral.len().min(at_once))
             .collect();
-        TakenEdus { receipts, ephemeral }
+        TakenEdus {
+            receipts,
+            ephemeral,
+            presence,
+        }
     }
 }
 
 #[derive(Serialize)]
-struct Edu<T> {
-    edu_type: &'static str,
-    content: T,
+pub(super) struct Edu<T> {
+    pub edu_type: &'static str,
+    pub content: T,
 }
 
 #[derive(Serialize)]
@@ -381,10 +393,7 @@ mod tests {
         assert_eq!(edus[0]["edu_type"], "m.receipt");
         for (edu, (from, event_id)) in edus[1..].iter().zip([("$b", "$c"), ("$d", "$e")]) {
             let content = json!({ "!r:a": { "@u:a": { "event_id": event_id, "from": from, "ts": 5 } } });
-            assert_eq!(
-                *edu,
-                json!({ "edu_type": "chat.hearth.delivery", "content": content })
-            );
+            assert_eq!(*edu, json!({ "edu_type": "chat.hearth.delivery", "content": content }));
         }
     }
 

@@ -2,15 +2,17 @@
 //! it goes to. What was not noted, before this process or because too much came at once, is read off the log.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use hearth_storage::{
     Position, RoomNid, UserNid,
-    log::{Entry, EntryKind, Membership, Receipt},
+    device_lists::OutgoingChange,
+    log::{DeviceListChange, Entry, EntryKind, Membership, OutgoingToDevice, Receipt},
     outgoing::{self as stored, OutgoingEvent},
+    to_device,
 };
 use parking_lot::Mutex;
 use ruma::OwnedServerName;
@@ -18,6 +20,7 @@ use tokio::sync::Notify;
 
 use super::{
     edus::{self, Kind},
+    lists,
     newcomer::{self, Newcomer},
     whom::{self, Recipients},
 };
@@ -52,6 +55,10 @@ enum Item {
     Typing(RoomNid, UserNid, bool, Arc<[OwnedServerName]>),
     /// A server came into a room.
     Newcomer(Newcomer),
+    /// Messages to devices of servers.
+    Messages(Position, Vec<OwnedServerName>),
+    /// Keys of a user changed, of this server perhaps.
+    DeviceList(OutgoingChange),
 }
 
 /// What was noted and waits to be given to queues.
@@ -158,6 +165,38 @@ pub(crate) fn note(engine: &Engine, room_nid: RoomNid, entry: &Entry) {
         }
         _ => {}
     }
+}
+
+/// Notes that keys of a user changed, for everyone to see.
+pub(crate) fn note_device_list(engine: &Engine, position: Position, change: &DeviceListChange) {
+    let change = OutgoingChange {
+        position,
+        user_nid: change.user_nid,
+        device_id: Arc::clone(&change.device_id),
+    };
+    engine
+        .outgoing
+        .feed
+        .note(Some(position), Item::DeviceList(change));
+}
+
+/// Notes messages to devices of other servers, which are rows by now.
+pub(crate) fn note_messages(engine: &Engine, position: Position, messages: &[OutgoingToDevice]) {
+    let servers: BTreeSet<&str> = messages.iter().map(|message| &*message.destination).collect();
+    let servers: Vec<OwnedServerName> = servers
+        .into_iter()
+        .filter_map(|server| OwnedServerName::try_from(server).ok())
+        .collect();
+    if !servers.is_empty() {
+        let item = Item::Messages(position, servers);
+        engine.outgoing.feed.note(Some(position), item);
+    }
+}
+
+fn owe_messages(engine: &Engine, position: Position, servers: &[OwnedServerName]) {
+    engine.outgoing.each(engine, servers.iter(), |destination, _| {
+        destination.messages.owe(position);
+    });
 }
 
 fn note_event(engine: &Engine, outgoing: OutgoingEvent, event_id: &str) {
@@ -321,6 +360,8 @@ async fn give(engine: &Arc<Engine>, item: &Item) -> Result<(), Error> {
                 engine.outgoing.add_ephemeral(engine, present.iter(), &edu);
             }
         }
+        Item::Messages(position, servers) => owe_messages(engine, *position, servers),
+        Item::DeviceList(change) => lists::give(engine, change).await?,
         Item::Newcomer(newcomer) => {
             if let Some(unseen) = newcomer::unseen_by(engine, newcomer).await? {
                 let server = std::iter::once(&newcomer.server);
@@ -397,8 +438,24 @@ async fn owe_of_room(engine: &Arc<Engine>, room_nid: RoomNid, events: &[Outgoing
     Ok(())
 }
 
+/// Gives what waits of messages to devices, before anything that may have been said after them.
+async fn give_all_messages(engine: &Engine) -> Result<(), Error> {
+    let waiting = {
+        let mut connection = engine.db.acquire().await?;
+        to_device::destinations(&mut connection).await?
+    };
+    for (server, newest) in waiting {
+        if let Ok(server) = OwnedServerName::try_from(server) {
+            owe_messages(engine, newest, &[server]);
+        }
+    }
+    Ok(())
+}
+
 /// Gives what the log says after `from` up to `upto`.
 async fn read_log(engine: &Arc<Engine>, from: Position, upto: Position) -> Result<(), Error> {
+    give_all_messages(engine).await?;
+    lists::read_log(engine, from, upto).await?;
     let own = engine.config.server_name.as_str();
     let mut after = from;
     loop {

@@ -10,7 +10,10 @@ mod catch_up;
 mod destination;
 mod edus;
 mod feed;
+mod lists;
+mod messages;
 mod newcomer;
+mod presence;
 mod progress;
 mod received;
 mod status;
@@ -21,12 +24,12 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use hearth_storage::{
-    EventNid, Position,
+    EventNid, Position, UserNid,
     destinations::{self as stored, Destination as Stored},
 };
 use parking_lot::Mutex;
@@ -34,17 +37,25 @@ use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use crate::{Engine, Error, events::Event, rooms};
+use crate::{
+    Engine, Error,
+    events::Event,
+    presence::{recovered, unreachable},
+    rooms,
+};
 use destination::{Destination, Failing, Taken};
 
 pub use edus::EphemeralEdu;
-pub(crate) use feed::{note, note_typing};
+pub(crate) use feed::{note, note_device_list, note_messages, note_typing};
+pub use presence::PresenceUpdate;
 pub(crate) use received::received;
 pub use status::{DestinationStatus, RoomsShared, of_server, status};
 
 /// A server that is owed something for longer gets a row of its own, so that the position of all others moves on.
 /// Milliseconds.
 const PATIENCE_MS: i64 = 2_000;
+/// Who is on a server that takes nothing for so long is not known to be there. Milliseconds.
+const AWAY_MS: i64 = 60_000;
 
 /// Everything that is on its way to other servers.
 pub struct Outgoing {
@@ -56,6 +67,8 @@ pub struct Outgoing {
     saving: tokio::sync::Mutex<()>,
     /// Tells one transaction from the next.
     transactions: AtomicU64,
+    /// This server sends nothing to anybody.
+    is_off: AtomicBool,
 }
 
 #[derive(Default)]
@@ -127,7 +140,19 @@ impl Outgoing {
             relayed: Mutex::default(),
             saving: tokio::sync::Mutex::default(),
             transactions: AtomicU64::new(0),
+            is_off: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a server may be sent anything in this run.
+    pub(crate) fn may_send_to(&self, server: &ServerName) -> bool {
+        !self.is_off.load(Ordering::Relaxed) && !self.denies(server)
+    }
+
+    /// Whether the operator has this server send nothing to that one.
+    pub(crate) fn denies(&self, server: &ServerName) -> bool {
+        let state = self.state.lock();
+        state.sending.as_ref().is_some_and(|sending| !(sending.allows)(server))
     }
 
     /// The log lost what was after `position`, and goes on otherwise from there.
@@ -153,6 +178,19 @@ impl Outgoing {
     ) {
         self.each(engine, servers, |destination, now| {
             destination.add_ephemeral(edu.clone(), now)
+        });
+    }
+
+    /// Tells servers of a user's presence, as far as they can be reached now.
+    pub fn add_presence<'a>(
+        &self,
+        engine: &Engine,
+        servers: impl Iterator<Item = &'a OwnedServerName>,
+        user_nid: UserNid,
+        update: &Arc<PresenceUpdate>,
+    ) {
+        self.each(engine, servers, |destination, now| {
+            destination.add_presence(user_nid, Arc::clone(update), now);
         });
     }
 
@@ -314,9 +352,15 @@ pub async fn begin(
     Ok(Due(receiver))
 }
 
+/// Says that nothing is sent to other servers in this run: what would have to be kept for them is not.
+pub fn turn_off(engine: &Engine) {
+    engine.outgoing.is_off.store(true, Ordering::Relaxed);
+}
+
 /// What is to be sent to a server next; nothing if it is owed nothing.
 pub async fn next(engine: &Arc<Engine>, server: &ServerName) -> Result<Option<Batch>, Error> {
     loop {
+        messages::read(engine, server).await?;
         catch_up::read(engine, server).await?;
         let taken = engine.outgoing.with(server, |destination, _| {
             let taken = destination.take();
@@ -325,8 +369,13 @@ pub async fn next(engine: &Arc<Engine>, server: &ServerName) -> Result<Option<Ba
         let Some((taken, has_more)) = taken else {
             return Ok(None);
         };
-        let nothing =
-            taken.events.is_empty() && taken.edus.receipts.is_empty() && taken.edus.ephemeral.is_empty();
+        let edus = &taken.edus;
+        let nothing = taken.events.is_empty()
+            && taken.messages.is_empty()
+            && taken.lists.is_empty()
+            && edus.receipts.is_empty()
+            && edus.ephemeral.is_empty()
+            && edus.presence.is_empty();
         if nothing && !has_more {
             return Ok(None);
         }
@@ -375,7 +424,10 @@ async fn batch(engine: &Arc<Engine>, taken: &Taken) -> Result<Bodies, Error> {
     let user_nids: Vec<_> = receipts.iter().map(|((_, user_nid, ..), _)| *user_nid).collect();
     let room_ids = rooms::ids(engine, &room_nids).await?;
     let user_ids = engine.interner.user_ids(&user_nids).await?;
-    let mut edus = edus::receipts(receipts, &room_ids, &user_ids);
+    let mut edus = messages::edus(&taken.messages)?;
+    edus.extend(lists::edus(engine, &taken.lists).await?);
+    edus.extend(edus::receipts(receipts, &room_ids, &user_ids));
+    edus.extend(presence::edu(&taken.edus.presence, engine.clock.now_ms()));
     edus.extend(
         taken
             .edus
@@ -446,15 +498,20 @@ pub fn drop_server(engine: &Engine, server: &ServerName) {
 /// A server has a batch.
 pub fn delivered(engine: &Engine, server: &ServerName, batch: Batch) {
     let now = engine.clock.now_ms();
-    engine
-        .outgoing
-        .with(server, |destination, _| destination.delivered(&batch.taken, now));
+    let had_failed = engine.outgoing.with(server, |destination, _| {
+        let had_failed = destination.failing.is_some();
+        destination.delivered(&batch.taken, now);
+        had_failed
+    });
+    if had_failed == Some(true) {
+        recovered(engine, server);
+    }
 }
 
 /// A server did not take a batch: it waits again. It is tried again at `retry_at`, in milliseconds.
 pub fn failed(engine: &Engine, server: &ServerName, batch: Batch, reason: String, retry_at: i64) {
     let now = engine.clock.now_ms();
-    engine.outgoing.with(server, |destination, _| {
+    let since = engine.outgoing.with(server, |destination, _| {
         let before = destination.failing;
         let failing = Failing {
             since: before.map_or(now, |failing| failing.since),
@@ -462,7 +519,11 @@ pub fn failed(engine: &Engine, server: &ServerName, batch: Batch, reason: String
             retry_at,
         };
         destination.failed(batch.taken, failing, reason);
+        failing.since
     });
+    if since.is_some_and(|since| now.saturating_sub(since) >= AWAY_MS) {
+        unreachable(engine, server);
+    }
 }
 
 /// How deliveries to a server failed so far.
@@ -479,9 +540,14 @@ pub fn failures(engine: &Engine, server: &ServerName) -> Failures {
 
 /// A server was heard from after it had failed.
 pub fn heard_from(engine: &Engine, server: &ServerName) {
-    engine
-        .outgoing
-        .with(server, |destination, _| destination.heard_from());
+    let had_failed = engine.outgoing.with(server, |destination, _| {
+        let had_failed = destination.failing.is_some();
+        destination.heard_from();
+        had_failed && destination.failing.is_none()
+    });
+    if had_failed == Some(true) {
+        recovered(engine, server);
+    }
 }
 
 /// The servers that fail, and how.

@@ -32,6 +32,8 @@ use crate::{Engine, Error, accounts::Requester};
 /// Users that may be invited at once, and events of the initial state.
 const MAX_INVITES: usize = 100;
 const MAX_INITIAL_STATE: usize = 200;
+/// How messages are encrypted in a room that is by default.
+const MEGOLM: &str = "m.megolm.v1.aes-sha2";
 /// How often a room is made anew that turned out to be another's.
 const ATTEMPTS: usize = 5;
 /// The room versions in which rooms can be created and joined.
@@ -413,7 +415,7 @@ impl Plan<'_> {
             RoomPreset::PublicChat => ("public", "forbidden"),
             _ => ("invite", "can_join"),
         };
-        Ok(vec![
+        let mut drafts = vec![
             self.state(
                 "m.room.join_rules",
                 content_of(&json!({ "join_rule": join_rule }))?,
@@ -426,7 +428,22 @@ impl Plan<'_> {
                 "m.room.guest_access",
                 content_of(&json!({ "guest_access": guest_access }))?,
             ),
-        ])
+        ];
+        if self.engine.config.encrypt_new_private_rooms
+            && self.preset() != RoomPreset::PublicChat
+            && !self.is_space()
+        {
+            let content = content_of(&json!({ "algorithm": MEGOLM }))?;
+            drafts.push(self.state("m.room.encryption", content));
+        }
+        Ok(drafts)
+    }
+
+    /// Nothing is said in a space that could be encrypted.
+    fn is_space(&self) -> bool {
+        let given = self.request.creation_content.as_ref();
+        let room_type = given.and_then(|content| content.get_field::<String>("type").ok().flatten());
+        room_type.as_deref() == Some("m.space")
     }
 
     fn initial_state(&self) -> Result<Vec<Draft>, CreateRoomError> {

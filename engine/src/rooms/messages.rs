@@ -213,6 +213,7 @@ async fn past_gaps(
 fn sync_token(head: LogHead) -> SyncToken {
     SyncToken {
         part: None,
+        to_device: None,
         generation: head.generation,
         position: head.position,
         ephemeral: None,

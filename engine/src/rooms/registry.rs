@@ -123,6 +123,11 @@ impl Rooms {
         Some(room)
     }
 
+    /// A room, if it is in memory. Who only looks at it doesn't keep it there.
+    pub(crate) fn peek(&self, room_nid: RoomNid) -> Option<Arc<Room>> {
+        self.by_nid.lock().get(&room_nid).cloned()
+    }
+
     /// The number of a room seen before.
     pub(crate) fn nid(&self, room_id: &RoomId) -> Option<RoomNid> {
         self.nids.get(room_id)

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Engine, Error,
     accounts::Requester,
-    aliases,
+    aliases, presence,
     transactions::{self, Begun},
     typing,
 };
@@ -173,8 +173,10 @@ async fn once(
         draft.event_type,
         TimelineEventType::RoomMessage | TimelineEventType::RoomEncrypted
     );
-    let (engine, device_nid, sender_nid) = (Arc::clone(engine), requester.device_nid, requester.user_nid);
+    let (device_nid, sender_nid) = (requester.device_nid, requester.user_nid);
+    let for_task = Arc::clone(engine);
     let task = tokio::spawn(async move {
+        let engine = for_task;
         let mut _turn = None;
         if let Some(annotation) = Annotation::of(&draft) {
             // Until it is committed, no other of this user is looked for.
@@ -199,8 +201,13 @@ async fn once(
         }
         Ok(event_id)
     });
-    task.await
-        .map_err(|error| Error::Damaged(format!("a send panicked: {error}")))?
+    let sent = task
+        .await
+        .map_err(|error| Error::Damaged(format!("a send panicked: {error}")))?;
+    if sent.is_ok() {
+        presence::acted(engine, requester);
+    }
+    sent
 }
 
 /// Why a state event was not sent.
@@ -233,7 +240,9 @@ pub async fn send_state(
     if let Some(event_id) = stands_already(engine, &room, &draft).await? {
         return Ok(event_id);
     }
-    Ok(commit_one(engine, &room, draft).await?.event_id.clone())
+    let event_id = commit_one(engine, &room, draft).await?.event_id.clone();
+    presence::acted(engine, requester);
+    Ok(event_id)
 }
 
 /// The current state event that says just what `draft` would, by the same user.

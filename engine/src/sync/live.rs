@@ -3,11 +3,15 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use ruma::api::client::sync::sync_events::v3::Filter;
 use tokio::time::Instant;
 
 use super::{Asked, Response, SyncError, parts::Bound, told};
-use crate::{Engine, accounts::Requester, filters, ticks, tokens::SyncToken, waiting::Wait};
+use crate::{
+    Engine, accounts::Requester, encryption::to_device::told as to_device, filters, ticks,
+    tokens::SyncToken, waiting::Wait,
+};
 
 /// Events of a timeline if the filter says nothing.
 const DEFAULT_LIMIT: usize = 100;
@@ -35,6 +39,7 @@ pub struct Feed {
     asked: Asked,
     /// The token of the last answer.
     last: Option<SyncToken>,
+    has_more: bool,
 }
 
 impl Feed {
@@ -55,6 +60,7 @@ impl Feed {
         }
         Ok(Self {
             last: None,
+            has_more: false,
             asked: Asked {
                 filter,
                 token,
@@ -63,6 +69,7 @@ impl Feed {
                 default_limit: DEFAULT_LIMIT,
                 bound: Some(BOUND),
                 deadline: Instant::now(),
+                keys: Mutex::default(),
             },
         })
     }
@@ -78,6 +85,7 @@ impl Feed {
         let is_first = self.asked.token.is_none() || told.is_cut_back;
         // What was nothing for this client up to here need not be looked at again.
         self.asked.token = Some(told.next);
+        self.has_more = told.has_more;
         if !is_first && told.response.is_empty() {
             return Ok(None);
         }
@@ -87,7 +95,7 @@ impl Feed {
 
     /// Whether there is more to tell at once: the answer before was a part.
     pub fn has_more(&self) -> bool {
-        self.asked.token.is_some_and(|token| token.part.is_some())
+        self.has_more
     }
 }
 
@@ -97,23 +105,9 @@ pub fn wait<'a>(engine: &'a Engine, requester: &Requester) -> Wait<'a> {
     engine.waiting.wait_for(requester.user_nid)
 }
 
-/// A device has connected: the seam at which presence hears of it.
-pub fn connected(_engine: &Engine, requester: &Requester) {
-    tracing::debug!(user = %requester.user_id, "connected");
-}
-
-/// A device that was [`connected`] is not any more.
-pub fn disconnected(_engine: &Engine, requester: &Requester) {
-    tracing::debug!(user = %requester.user_id, "disconnected");
-}
-
-/// What a connected device says its user is: `online`, `unavailable` or `offline`.
-pub fn set_presence(_engine: &Engine, requester: &Requester, presence: &str) {
-    tracing::trace!(user = %requester.user_id, presence, "presence");
-}
-
 /// The device has everything that it was told up to `token`: the seam at which to-device messages may be let go, and
 /// ticks move.
 pub fn confirmed(engine: &Engine, requester: &Requester, token: &SyncToken) {
     ticks::confirmed(engine, requester, token);
+    to_device::confirmed(engine, requester, token);
 }

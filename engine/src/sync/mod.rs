@@ -11,6 +11,7 @@ mod lazy;
 mod live;
 mod parts;
 mod plan;
+mod presence;
 mod response;
 pub(crate) mod summary;
 mod typing;
@@ -18,6 +19,7 @@ mod typing;
 use std::{sync::Arc, time::Duration};
 
 use hearth_storage::{Position, RoomNid};
+use parking_lot::Mutex;
 use ruma::{
     OwnedRoomId,
     api::client::{filter::FilterDefinition, sync::sync_events::v3::Filter},
@@ -27,14 +29,20 @@ use tokio::time::Instant;
 use crate::{
     Engine, Error,
     accounts::{AuthenticateError, Requester, authenticate::authenticate_again},
+    encryption::{
+        counts::{self, KeyCounts},
+        device_lists,
+        to_device::told as to_device,
+    },
     filters::{self, FilterError},
     log::{LogHead, position_of},
+    presence::{State as SetPresence, connected},
     ticks::{RoomTold, Telling},
     tokens::{BadToken, Part, SyncToken},
     users::{self, User},
 };
 pub(crate) use lazy::ToldMembers;
-pub use live::{Feed, FeedRequest, confirmed, connected, disconnected, set_presence, wait};
+pub use live::{Feed, FeedRequest, confirmed, wait};
 use parts::Bound;
 use plan::Plan;
 pub use response::*;
@@ -57,6 +65,8 @@ pub struct SyncRequest {
     pub use_state_after: bool,
     /// How long to wait for something to tell.
     pub timeout: Duration,
+    /// What the user is while it waits, and for a while after.
+    pub set_presence: SetPresence,
 }
 
 /// Why there is no answer.
@@ -121,6 +131,16 @@ struct Asked {
     default_limit: usize,
     bound: Option<Bound>,
     deadline: Instant,
+    /// What the device had for others when it was looked at last.
+    keys: Mutex<Option<Arc<KeyCounts>>>,
+}
+
+impl Asked {
+    fn tell_keys(&self, keys: &Arc<KeyCounts>, response: &mut Response) {
+        let before = self.keys.lock().replace(Arc::clone(keys));
+        response.keys_changed = before.is_some_and(|before| before != *keys);
+        response.keys = KeyCounts::clone(keys);
+    }
 }
 
 /// What there is to tell, and where that leads to.
@@ -129,11 +149,43 @@ struct Told {
     next: SyncToken,
     /// The log lost its end, which the client must be told otherwise.
     is_cut_back: bool,
+    /// It is a part of what there is to tell.
+    has_more: bool,
     /// Of what others said in rooms, the parts that it tells without a hole.
     rooms: Vec<RoomTold>,
 }
 
 impl Told {
+    /// Messages to the device alone: more of them wait than are told at once. What was said in rooms after them is told
+    /// with the last of them, and not before.
+    fn messages_only(
+        messages: to_device::Told,
+        token: Option<SyncToken>,
+        since: Option<Position>,
+        head: LogHead,
+        cut_at: Position,
+    ) -> Self {
+        let next = SyncToken {
+            generation: head.generation,
+            position: since.unwrap_or_default(),
+            ephemeral: token.and_then(|token| token.ephemeral),
+            part: token.and_then(|token| token.part),
+            to_device: Some(cut_at),
+        };
+        let mut response = Response {
+            next_batch: next.to_string(),
+            ..Response::default()
+        };
+        response.to_device.events = messages.events;
+        Self {
+            response,
+            next,
+            is_cut_back: false,
+            has_more: true,
+            rooms: Vec::new(),
+        }
+    }
+
     /// The answer, which is being sent; after the one of the token `follows`, if only after that.
     fn sent(self, engine: &Engine, requester: &Requester, follows: Option<SyncToken>) -> Response {
         let telling = Telling {
@@ -155,9 +207,11 @@ pub fn sync<'a>(
     requester: &'a Requester,
     request: SyncRequest,
 ) -> impl Future<Output = Result<Response, SyncError>> + Send + 'a {
+    let set_presence = request.set_presence;
     let asked = Box::pin(resolve(engine, requester, request));
     async move {
         let asked = asked.await?;
+        let _connected = connected(engine, requester, Some(set_presence));
         let wait = engine.waiting.wait_for(requester.user_nid);
         loop {
             // Made before looking, so that what comes while looking wakes it.
@@ -195,6 +249,7 @@ async fn resolve(engine: &Engine, requester: &Requester, request: SyncRequest) -
         default_limit: DEFAULT_LIMIT,
         bound: None,
         deadline,
+        keys: Mutex::default(),
     })
 }
 
@@ -205,7 +260,7 @@ async fn look(
     asked: &Asked,
 ) -> Result<Option<Response>, SyncError> {
     let told = told(engine, requester, asked).await?;
-    let is_due = asked.token.is_none_or(|token| token.part.is_some())
+    let is_due = asked.token.is_none_or(|token| token.is_unfinished())
         || asked.full_state
         || told.is_cut_back
         || Instant::now() >= asked.deadline
@@ -217,13 +272,25 @@ async fn look(
 async fn told(engine: &Arc<Engine>, requester: &Requester, asked: &Asked) -> Result<Told, SyncError> {
     let (head, user) = present(engine, requester).await?;
     let (since, cut_back) = match &asked.token {
+        // Of a first sync, only messages to the device were told yet.
+        Some(token) if token.to_device.is_some() && token.position == Position(0) => (None, false),
         Some(token) => {
             let (position, cut_back) = position_of(engine, token, head).await?;
             (Some(position), cut_back)
         }
         None => (None, false),
     };
-    let ephemeral = typing::now(engine);
+    let mut ephemeral = typing::now(engine);
+    let messages = to_device::told(engine, requester, asked.token.as_ref(), head).await?;
+    let keys = counts::of_device(engine, requester.device_nid).await?;
+    if let Some(cut_at) = messages.cut_at
+        && !asked.full_state
+        && !cut_back
+    {
+        let mut told = Told::messages_only(messages, asked.token, since, head, cut_at);
+        asked.tell_keys(&keys, &mut told.response);
+        return Ok(told);
+    }
     let sync = Sync {
         engine,
         requester,
@@ -244,17 +311,28 @@ async fn told(engine: &Arc<Engine>, requester: &Requester, asked: &Asked) -> Res
         bound: asked.bound,
     };
     let (mut response, upto_room, rooms) = answer(&sync).await?;
+    response.to_device.events = messages.events;
+    asked.tell_keys(&keys, &mut response);
+    if let Some(since) = sync.since {
+        let user = (requester.user_nid, &*sync.user);
+        response.device_lists = device_lists::between(engine, user, since, sync.upto()).await?;
+    }
+    let presence = presence::tell(&sync).await?;
+    response.presence.events = presence.events;
+    ephemeral.presence = presence.upto;
     let next = SyncToken {
         generation: head.generation,
         position: head.position,
         ephemeral: Some(ephemeral),
         part: upto_room.map(|upto_room| sync.part_upto(upto_room)),
+        to_device: messages.cut_at,
     };
     response.next_batch = next.to_string();
     Ok(Told {
         response,
         next,
         is_cut_back: cut_back,
+        has_more: presence.is_cut || next.is_unfinished(),
         rooms,
     })
 }

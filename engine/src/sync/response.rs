@@ -8,7 +8,10 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::unread::Count;
+use crate::{
+    encryption::{counts::KeyCounts, device_lists::DeviceLists},
+    unread::Count,
+};
 
 /// An event in client format.
 pub type Event = Box<RawValue>;
@@ -21,6 +24,21 @@ pub struct Response {
     /// Global account data.
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub account_data: Events,
+    /// Who is there.
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub presence: Events,
+    /// Messages to the device.
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub to_device: Events,
+    /// Of whom the client has to ask for devices anew.
+    #[serde(skip_serializing_if = "DeviceLists::is_empty")]
+    pub device_lists: DeviceLists,
+    /// What the device has for others. Always stated.
+    #[serde(flatten)]
+    pub keys: KeyCounts,
+    /// That is less, or more, than it was when the sync began.
+    #[serde(skip)]
+    pub keys_changed: bool,
     /// Rooms.
     #[serde(skip_serializing_if = "Rooms::is_empty")]
     pub rooms: Rooms,
@@ -239,6 +257,11 @@ impl Rooms {
 impl Response {
     /// Whether there is nothing to tell.
     pub(super) fn is_empty(&self) -> bool {
-        self.rooms.is_empty() && self.account_data.is_empty()
+        self.rooms.is_empty()
+            && self.account_data.is_empty()
+            && self.presence.is_empty()
+            && self.to_device.is_empty()
+            && self.device_lists.is_empty()
+            && !self.keys_changed
     }
 }

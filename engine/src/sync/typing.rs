@@ -59,6 +59,7 @@ pub(super) fn now(engine: &Engine) -> Ephemeral {
     Ephemeral {
         run: engine.typing.run(),
         counter: engine.typing.version(),
+        presence: 0,
     }
 }
 

@@ -7,6 +7,7 @@ mod filters;
 mod ignored_users;
 mod profiles;
 mod profiles_elsewhere;
+mod presence;
 mod push_rules;
 mod receipts;
 mod typing;

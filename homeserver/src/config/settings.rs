@@ -51,6 +51,8 @@ pub struct Settings {
     pub websocket: WebSocketSettings,
     /// `[ticks]`.
     pub ticks: TickSettings,
+    /// `[presence]`.
+    pub presence: PresenceSettings,
     /// `[federation]`.
     pub federation: FederationSettings,
     /// `[outbound]`.
@@ -134,6 +136,8 @@ pub struct RoomSettings {
     pub default_version: RoomVersionId,
     /// How much memory room heads and cached events may take.
     pub memory: ByteSize,
+    /// New rooms that are not public are encrypted.
+    pub encrypt_new_private_rooms: bool,
     /// Who is shown the rooms that are published here.
     pub directory: Audience,
 }
@@ -182,6 +186,24 @@ pub struct TickSettings {
     /// In rooms of more members nobody is told what was delivered.
     #[serde(deserialize_with = "values::members")]
     pub max_room_members: u32,
+}
+
+/// `[presence]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct PresenceSettings {
+    /// Off, nobody is told of anybody.
+    pub enabled: bool,
+    /// Other servers are told of this one's users.
+    pub to_servers: bool,
+    /// What other servers say of theirs is told.
+    pub from_servers: bool,
+    /// Who did nothing for so many seconds is unavailable.
+    #[serde(deserialize_with = "values::interval_s")]
+    pub idle_s: u32,
+    /// Who has no connection for so many seconds is offline.
+    #[serde(deserialize_with = "values::interval_s")]
+    pub offline_after_s: u32,
 }
 
 /// `[federation]`.
@@ -280,6 +302,7 @@ impl Default for Settings {
             rooms: RoomSettings::default(),
             websocket: WebSocketSettings::default(),
             ticks: TickSettings::default(),
+            presence: PresenceSettings::default(),
             federation: FederationSettings::default(),
             outbound: Outbound::default(),
             application_services: ApplicationServices::default(),
@@ -309,6 +332,7 @@ impl Default for RoomSettings {
         Self {
             default_version: RoomVersionId::V12,
             memory: ByteSize(256 << 20),
+            encrypt_new_private_rooms: false,
             directory: Audience::Everyone,
         }
     }
@@ -316,9 +340,7 @@ impl Default for RoomSettings {
 
 impl Default for TickSettings {
     fn default() -> Self {
-        Self {
-            max_room_members: 100,
-        }
+        Self { max_room_members: 100 }
     }
 }
 
@@ -328,6 +350,30 @@ impl Default for WebSocketSettings {
             ping_interval_s: 30,
             max_per_user: 100,
             max_per_address: 1000,
+        }
+    }
+}
+
+impl Default for PresenceSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            to_servers: true,
+            from_servers: true,
+            idle_s: 300,
+            offline_after_s: 30,
+        }
+    }
+}
+
+impl PresenceSettings {
+    fn to_engine(&self) -> hearth_engine::PresenceSettings {
+        hearth_engine::PresenceSettings {
+            enabled: self.enabled,
+            to_servers: self.to_servers,
+            from_servers: self.from_servers,
+            idle: Duration::from_secs(self.idle_s.into()),
+            offline_after: Duration::from_secs(self.offline_after_s.into()),
         }
     }
 }
@@ -451,11 +497,13 @@ impl Settings {
             trusted_proxies: self.trusted_proxies.iter().map(|network| network.0).collect(),
             default_room_version: self.rooms.default_version.clone(),
             room_memory_bytes: self.rooms.memory.0,
+            encrypt_new_private_rooms: self.rooms.encrypt_new_private_rooms,
             directory: self.rooms.directory.to_engine(),
             support: Support {
                 page: self.support.support_page.clone(),
                 contacts: self.support.contacts.iter().map(Contact::to_engine).collect(),
             },
+            presence: self.presence.to_engine(),
             ticks: Ticks {
                 max_room_members: usize::try_from(self.ticks.max_room_members).unwrap_or(usize::MAX),
             },

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     change::{
-        Change, DeviceListChange, Fact, HeadMove, Membership, MembershipChange, NewEvent, Relation, StateChange,
-        ToDevice,
+        Change, DeviceListChange, Fact, HeadMove, Membership, MembershipChange, NewEvent, Relation,
+        StateChange, ToDevice,
     },
     fence::Fence,
     rows::{
@@ -139,11 +139,15 @@ impl Batch {
                 created_at: transaction.created_at,
                 txn_id: transaction.txn_id.as_bytes().to_vec(),
             }));
-        self.to_device_requests
-            .extend(change.to_device_requests.iter().map(|request| ToDeviceRequestRow {
-                request_key: request.request_key.to_vec(),
-                created_at: request.created_at,
-            }));
+        self.to_device_requests.extend(
+            change
+                .to_device_requests
+                .iter()
+                .map(|request| ToDeviceRequestRow {
+                    request_key: request.request_key.to_vec(),
+                    created_at: request.created_at,
+                }),
+        );
         self.add_partial_rooms(change);
     }
 

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use hearth_storage::{
-    EventNid, Position, UserNid, account_data,
-    log::{AccountData, Change, Fact, Membership, MembershipChange, Receipt, Redaction, StateChange},
+    EventNid, Position, UserNid, account_data, device_lists,
+    log::{
+        AccountData, Change, CommitError, DeviceListChange, EntryKind, Fact, Membership, MembershipChange,
+        OutgoingToDevice, Receipt, Redaction, StateChange, ToDevice, ToDeviceMessage, ToDeviceRequest,
+    },
     memberships, receipts, state_changes, users,
 };
 
@@ -265,7 +268,7 @@ async fn joined_at_is_where_the_unbroken_time_in_the_room_began() {
         .entries
         .iter()
         .filter_map(|entry| match &entry.kind {
-            hearth_storage::log::EntryKind::Membership(change) => {
+            EntryKind::Membership(change) => {
                 Some(change.joined_at.map(|at| at.0 - before.0 + 1))
             }
             _ => None,
@@ -522,4 +525,124 @@ async fn random_change(
         }
         _ => room.send(ground).await,
     }
+}
+
+fn list_change(ground: &Ground, device_id: &str) -> Fact {
+    Fact::DeviceList(DeviceListChange {
+        user_nid: ground.user,
+        device_id: device_id.into(),
+        only_for: None,
+        pending: Vec::new(),
+    })
+}
+
+#[tokio::test]
+async fn a_change_of_a_device_names_the_one_before_it_and_takes_the_note_away() {
+    let ground = Ground::new().await;
+    let mut connection = ground.db.acquire().await.expect("the database answers");
+    device_lists::announce(&mut connection, ground.user, "C", None, 0)
+        .await
+        .expect("it is noted");
+    let noted = device_lists::pending(&mut connection, Some(ground.user), 10)
+        .await
+        .expect("it can be read");
+    assert_eq!(noted.len(), 1);
+    // One of cross-signing keys is none of a device.
+    for device_id in ["A", "B", "", "A"] {
+        let fact = list_change(&ground, device_id);
+        ground
+            .committer
+            .commit(Change::of(fact))
+            .await
+            .expect("it is committed");
+    }
+    let facts = ["A", "B"].map(|device_id| list_change(&ground, device_id));
+    let change = Change {
+        facts: noted.into_iter().map(Fact::DeviceList).chain(facts).collect(),
+        ..Change::default()
+    };
+    ground.committer.commit(change).await.expect("it is committed");
+    let left = device_lists::pending(&mut connection, None, 10)
+        .await
+        .expect("it can be read");
+    assert_eq!(left, []);
+    let of: Vec<(UserNid, Arc<str>)> = ["A", "B", "C", ""]
+        .map(|device_id| (ground.user, device_id.into()))
+        .to_vec();
+    let mut last = device_lists::last_changes(&mut connection, &of)
+        .await
+        .expect("they can be read");
+    last.sort_by_key(|change| change.position);
+    let last: Vec<(&str, i64, Option<i64>)> = last
+        .iter()
+        .map(|change| {
+            let previous = change.previous.map(|position| position.0);
+            (&*change.device_id, change.position.0, previous)
+        })
+        .collect();
+    let first = last[0].1;
+    assert_eq!(
+        last,
+        [
+            ("", first, None),
+            ("C", first + 2, Some(first + 1)),
+            ("A", first + 3, Some(first + 2)),
+            ("B", first + 4, Some(first + 3)),
+        ]
+    );
+    let version = device_lists::version(&mut connection, ground.user)
+        .await
+        .expect("it can be read");
+    assert_eq!(version, Position(first + 4));
+    drop(connection);
+    ground.end().await;
+}
+
+#[tokio::test]
+async fn what_was_sent_to_a_device_that_is_gone_goes_nowhere_and_a_request_counts_once() {
+    let ground = Ground::new().await;
+    let message = ToDeviceMessage {
+        user_nid: ground.user,
+        device_nid: 77.into(),
+        sender: "@a:b".into(),
+        event_type: "m.x\0".into(),
+        content: "{}".into(),
+    };
+    let outgoing = OutgoingToDevice {
+        destination: "b".into(),
+        content: "{\"\\u0000\":1}".into(),
+    };
+    let sent = ToDevice {
+        messages: vec![message],
+        outgoing: vec![outgoing.clone()],
+    };
+    let change = Change {
+        to_device_requests: vec![ToDeviceRequest {
+            request_key: [7; 16],
+            created_at: 0,
+        }],
+        ..Change::of(Fact::ToDevice(Arc::new(sent)))
+    };
+    let at = ground
+        .committer
+        .commit(change.clone())
+        .await
+        .expect("it is committed");
+    let again = ground.committer.commit(change).await;
+    assert!(
+        matches!(&again, Err(CommitError::Constraint(name)) if name == "to_device_requests_pkey"),
+        "{again:?}"
+    );
+    let entries = read(&ground.db, Position(at.position.0 - 1), at.position).await;
+    let [entry] = &entries[..] else {
+        panic!("{entries:?}")
+    };
+    let EntryKind::ToDevice(told) = &entry.kind else {
+        panic!("{entry:?}")
+    };
+    assert_eq!(
+        (told.messages.as_slice(), told.outgoing.as_slice()),
+        (&[][..], &[outgoing][..])
+    );
+    ground.end().await;
 }

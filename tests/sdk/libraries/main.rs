@@ -3,6 +3,7 @@
 //!
 //! A package of its own, so that who runs the other tests need not build matrix-sdk.
 
+mod beside_the_socket;
 mod counting;
 mod device;
 mod group;

@@ -185,6 +185,11 @@ impl Scene {
                 "/v3/rooms/{room}/typing/{user}",
                 json!({ "typing": true, "timeout": 1000 }),
             ),
+            put(
+                "/v3/presence/{user}/status",
+                json!({ "presence": "online", "status_msg": "here" }),
+            ),
+            get("/v3/presence/{user}/status"),
             post(
                 "/v3/rooms/{room}/receipt/{receipt}/{event}",
                 json!({ "thread_id": "main" }),

@@ -112,6 +112,36 @@ async fn a_preset_says_who_may_join_read_and_visit() {
 }
 
 #[tokio::test]
+async fn new_private_rooms_are_encrypted_where_the_operator_says_so() {
+    let server = Server::start_with(|settings| settings.rooms.encrypt_new_private_rooms = true).await;
+    let alice = server.register("alice").await;
+    let encryption = async |parameters: Value| {
+        let room = alice.create_room(parameters).await.room_id();
+        let state = alice.state(&room, "m.room.encryption", "").await;
+        (state.status == 200).then(|| state.body)
+    };
+    let megolm = Some(json!({ "algorithm": "m.megolm.v1.aes-sha2" }));
+    for parameters in [
+        json!({}),
+        json!({ "preset": "private_chat", "visibility": "public" }),
+        json!({ "preset": "trusted_private_chat" }),
+    ] {
+        assert_eq!(encryption(parameters.clone()).await, megolm, "{parameters}");
+    }
+    for parameters in [
+        json!({ "visibility": "public" }),
+        json!({ "preset": "public_chat" }),
+        json!({ "creation_content": { "type": "m.space" } }),
+    ] {
+        assert_eq!(encryption(parameters.clone()).await, None, "{parameters}");
+    }
+    // What the creator's client says stands.
+    let own = json!({ "algorithm": "m.megolm.v1.aes-sha2", "rotation_period_msgs": 7 });
+    let initial_state = json!([{ "type": "m.room.encryption", "state_key": "", "content": own }]);
+    assert_eq!(encryption(json!({ "initial_state": initial_state })).await, Some(own));
+}
+
+#[tokio::test]
 async fn initial_state_goes_before_the_preset_and_name_and_topic_before_it() {
     let server = Server::start().await;
     let alice = server.register("alice").await;

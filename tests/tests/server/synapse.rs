@@ -6,6 +6,7 @@
 
 mod catching_up;
 mod contents;
+mod encryption;
 mod events;
 mod history;
 mod killed;

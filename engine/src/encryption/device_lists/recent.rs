@@ -1,4 +1,4 @@
-//! The changes of device lists that the log told of lately, so that a sync looks for them in memory.
+//! What the log told of lately, so that a sync looks for it in memory.
 
 use std::{
     collections::VecDeque,
@@ -8,13 +8,9 @@ use std::{
 use hearth_storage::{Position, RoomNid, UserNid};
 use parking_lot::RwLock;
 
-/// Changes remembered.
-const CAPACITY: usize = 1 << 14;
-
-/// A change, as it is remembered.
+/// A change of a device list, as it is remembered.
 #[derive(Debug)]
 pub(crate) struct RecentChange {
-    pub position: Position,
     pub user_nid: UserNid,
     /// The one user who sees a difference.
     pub only_for: Option<UserNid>,
@@ -22,88 +18,84 @@ pub(crate) struct RecentChange {
     pub rooms: OnceLock<Arc<[RoomNid]>>,
 }
 
+/// The latest entries of one kind, up to a number of them.
 #[derive(Debug)]
-pub(crate) struct RecentChanges(RwLock<Recent>);
-
-#[derive(Debug)]
-struct Recent {
-    /// Every change after this position is here.
-    since: Position,
-    changes: VecDeque<Arc<RecentChange>>,
+pub(crate) struct Recent<T> {
+    capacity: usize,
+    entries: RwLock<Entries<T>>,
 }
 
-impl RecentChanges {
-    pub fn new(since: Position) -> Self {
-        Self(RwLock::new(Recent {
-            since,
-            changes: VecDeque::new(),
-        }))
+#[derive(Debug)]
+struct Entries<T> {
+    /// Everything after this position is here.
+    since: Position,
+    latest: VecDeque<(Position, T)>,
+}
+
+impl<T: Clone> Recent<T> {
+    pub fn new(capacity: usize, since: Position) -> Self {
+        let latest = VecDeque::new();
+        Self {
+            capacity,
+            entries: RwLock::new(Entries { since, latest }),
+        }
     }
 
     /// Nothing up to `since` is remembered, nor what was after it.
     pub fn reset(&self, since: Position) {
-        *self.0.write() = Recent {
-            since,
-            changes: VecDeque::new(),
-        };
+        let latest = VecDeque::new();
+        *self.entries.write() = Entries { since, latest };
     }
 
-    pub fn push(&self, position: Position, user_nid: UserNid, only_for: Option<UserNid>) -> Arc<RecentChange> {
-        let change = Arc::new(RecentChange {
-            position,
-            user_nid,
-            only_for,
-            rooms: OnceLock::new(),
-        });
-        let mut recent = self.0.write();
-        if recent.changes.len() >= CAPACITY
-            && let Some(dropped) = recent.changes.pop_front()
+    pub fn push(&self, position: Position, entry: T) {
+        let mut entries = self.entries.write();
+        if entries.latest.len() >= self.capacity
+            && let Some((dropped, _)) = entries.latest.pop_front()
         {
-            recent.since = dropped.position;
+            entries.since = dropped;
         }
-        recent.changes.push_back(Arc::clone(&change));
-        change
+        entries.latest.push_back((position, entry));
     }
 
-    /// The changes after `since` up to `upto`; nothing when memory doesn't reach back that far.
-    pub fn range(&self, since: Position, upto: Position) -> Option<Vec<Arc<RecentChange>>> {
-        let recent = self.0.read();
-        if since < recent.since {
+    /// The entries after `since` up to `upto`; nothing when memory doesn't reach back that far.
+    pub fn range(&self, since: Position, upto: Position) -> Option<Vec<(Position, T)>> {
+        let entries = self.entries.read();
+        if since < entries.since {
             return None;
         }
-        let start = recent.changes.partition_point(|change| change.position <= since);
-        let range = recent
-            .changes
-            .range(start..)
-            .take_while(|change| change.position <= upto);
-        Some(range.cloned().collect())
+        let start = entries.latest.partition_point(|(position, _)| *position <= since);
+        let range = entries.latest.range(start..);
+        Some(
+            range
+                .take_while(|(position, _)| *position <= upto)
+                .cloned()
+                .collect(),
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use hearth_storage::{Position, UserNid};
+    use hearth_storage::Position;
 
-    use super::{CAPACITY, RecentChanges};
+    use super::Recent;
 
-    fn positions(changes: &RecentChanges, since: i64, upto: i64) -> Option<Vec<i64>> {
-        let range = changes.range(Position(since), Position(upto))?;
-        Some(range.iter().map(|change| change.position.0).collect())
+    fn positions(recent: &Recent<()>, since: i64, upto: i64) -> Option<Vec<i64>> {
+        let range = recent.range(Position(since), Position(upto))?;
+        Some(range.iter().map(|(position, ())| position.0).collect())
     }
 
     #[test]
     fn what_was_dropped_is_not_claimed() {
-        let changes = RecentChanges::new(Position(10));
-        for position in 11..=14 {
-            changes.push(Position(position), UserNid::from(1), None);
-        }
-        assert_eq!(positions(&changes, 11, 13), Some(vec![12, 13]));
-        assert_eq!(positions(&changes, 9, 13), None);
-        let many = i64::try_from(CAPACITY).expect("it fits");
-        for position in 15..15 + many {
-            changes.push(Position(position), UserNid::from(1), None);
-        }
-        assert_eq!(positions(&changes, 13, 15), None);
-        assert_eq!(positions(&changes, 14, 15), Some(vec![15]));
+        let recent = Recent::new(4, Position(10));
+        (11..=14).for_each(|position| recent.push(Position(position), ()));
+        assert_eq!(positions(&recent, 11, 13), Some(vec![12, 13]));
+        assert_eq!(positions(&recent, 10, 11), Some(vec![11]));
+        assert_eq!(positions(&recent, 9, 13), None);
+        recent.push(Position(15), ());
+        assert_eq!(positions(&recent, 10, 15), None);
+        assert_eq!(positions(&recent, 11, 15), Some(vec![12, 13, 14, 15]));
+        recent.reset(Position(12));
+        assert_eq!(positions(&recent, 12, 15), Some(vec![]));
     }
 }
