@@ -7,6 +7,7 @@ mod backfill;
 mod bad_input;
 mod client_library;
 mod daily;
+mod dehydrated;
 mod directory;
 mod discovery;
 mod encryption_keys;
