@@ -56,6 +56,9 @@ class Person:
 
     async def on_receipt(self, room, event):
         for receipt in event.receipts:
+            # As clients do: of what no specification names, nothing is made.
+            if receipt.receipt_type not in ("m.read", "m.read.private"):
+                continue
             key = (room.room_id, receipt.user_id, receipt.receipt_type, receipt.thread_id)
             self.receipts[key] = receipt.event_id
 
