@@ -76,8 +76,9 @@ pub async fn run(bench: &Bench) -> Result<Vec<Outcome>, ScenarioError> {
         }
     };
     let costs = bench.meter.end(begin, changes).await?;
+    let arrived = traffic.arrivals.borrow().len();
     let load = Load {
-        failed: expected.saturating_sub(traffic.arrivals.borrow().len()),
+        failed: expected.saturating_sub(arrived),
         first_failure: traffic.first_failure.take(),
         latencies: traffic.arrivals.take(),
         elapsed,
