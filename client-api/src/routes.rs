@@ -6,7 +6,10 @@ use axum::{Router, routing::get};
 use hearth_endpoint::RumaRoutes;
 use hearth_engine::Engine;
 use ruma::api::client::{
-    backup::{get_backup_info, get_backup_keys, get_backup_keys_for_room, get_backup_keys_for_session, get_latest_backup_info},
+    backup::{
+        get_backup_info, get_backup_keys, get_backup_keys_for_room, get_backup_keys_for_session,
+        get_latest_backup_info,
+    },
     context::get_context,
     filter::get_filter,
     keys::{claim_keys, get_keys, upload_signatures},
@@ -17,9 +20,9 @@ use ruma::api::client::{
 };
 
 use crate::{
-    account, account_data, admin_register, alias, at_time, backup, dehydrated_device, device, directory, filter, keys, message, openid, presence,
-    profile, push, read_marker, receipt, register, relation, reporting, room, server_information, session,
-    space, state, sync, tag, to_device, tick, typing, upgrade,
+    account, account_data, admin_register, alias, at_time, backup, dehydrated_device, device, directory,
+    filter, keys, message, openid, presence, profile, push, read_marker, receipt, register, relation,
+    reporting, room, server_information, session, space, state, sync, tag, tick, to_device, typing, upgrade,
 };
 
 /// The routes, not yet finished by [`hearth_endpoint::serve`].
