@@ -83,6 +83,8 @@ pub(super) struct Announced {
     pub news: Vec<News>,
     /// For whom there is something.
     pub concerned: HashSet<UserNid>,
+    /// How many connections they have.
+    pub connections: usize,
 }
 
 impl Book {
@@ -479,6 +481,9 @@ impl Book {
                 }
             }
         }
+        let concerned = announced.concerned.iter();
+        let listeners = concerned.filter_map(|user_nid| Some(self.people.get(user_nid)?.listeners as usize));
+        announced.connections = listeners.sum();
         announced
     }
 

@@ -21,7 +21,7 @@ use crate::{Engine, Error, users};
 const GATHERING: Duration = Duration::from_millis(200);
 /// How long they gather at most, where many are told.
 const LONGEST_GATHERING: Duration = Duration::from_secs(2);
-/// Where many are told, it is done so seldom that no more than this number are told in a millisecond.
+/// Where many connections are told, it is done so seldom that no more than this number are told in a millisecond.
 const TOLD_IN_A_MILLISECOND: usize = 1;
 /// The clock is looked at that often, while something comes by itself. It may jump.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ async fn begin(engine: &Engine) -> Result<usize, Error> {
     Ok(0)
 }
 
-/// Tells what there is to tell. Gives how many users were told.
+/// Tells what there is to tell. Gives how many connections were told.
 async fn round(engine: &Arc<Engine>) -> Result<usize, Error> {
     let presence = &engine.presence;
     take_in_arrived(engine).await?;
@@ -125,7 +125,7 @@ async fn round(engine: &Arc<Engine>) -> Result<usize, Error> {
         engine.waiting.wake(*user_nid);
     }
     metrics::counter!("hearth_presence_changes_total").increment(announced.news.len() as u64);
-    metrics::counter!("hearth_presence_told_total").increment(announced.concerned.len() as u64);
+    metrics::counter!("hearth_presence_told_total").increment(announced.connections as u64);
     if presence.settings.to_servers {
         servers::tell(engine, announced.news).await?;
         servers::tell_newcomers(engine).await?;
@@ -133,7 +133,7 @@ async fn round(engine: &Arc<Engine>) -> Result<usize, Error> {
         presence.came.lock().clear();
     }
     store(engine, false).await?;
-    Ok(announced.concerned.len())
+    Ok(announced.connections)
 }
 
 /// Has those users of other servers looked up who are in a room that came to this server, or of which more is known.
