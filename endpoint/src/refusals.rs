@@ -19,8 +19,8 @@ mod rooms;
 mod spaces;
 mod sync;
 mod third_party;
-mod to_device;
 mod ticks;
+mod to_device;
 mod upgrades;
 mod user_data;
 

@@ -70,7 +70,9 @@ pub struct Ticks {
 
 impl Default for Ticks {
     fn default() -> Self {
-        Self { max_room_members: 100 }
+        Self {
+            max_room_members: 100,
+        }
     }
 }
 

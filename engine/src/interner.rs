@@ -85,7 +85,10 @@ impl Interner {
     }
 
     /// The numbers of those of some users that have one.
-    pub async fn find_users(&self, user_ids: &[&UserId]) -> Result<HashMap<OwnedUserId, UserNid>, StorageError> {
+    pub async fn find_users(
+        &self,
+        user_ids: &[&UserId],
+    ) -> Result<HashMap<OwnedUserId, UserNid>, StorageError> {
         let mut found = HashMap::with_capacity(user_ids.len());
         let mut missing = Vec::new();
         for user_id in user_ids {

@@ -19,8 +19,8 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde::Deserialize;
 
 use crate::{Engine, Error};
-pub use preferences::Preferences;
 pub(crate) use preferences::PRESENCE;
+pub use preferences::Preferences;
 
 /// Memberships kept in memory, of all users together.
 const BUDGET: u64 = 2_000_000;

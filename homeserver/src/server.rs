@@ -161,7 +161,9 @@ impl Server {
 
     /// Reads the certificates again, as after a renewal. One that can't be used is logged, and the old one stays.
     pub fn reload_certificates(&self) {
-        self.certificates.iter().for_each(|certificate| reload(certificate));
+        self.certificates
+            .iter()
+            .for_each(|certificate| reload(certificate));
     }
 
     /// Takes nothing new, lets the requests under way finish within ten seconds, then closes the database.
@@ -189,7 +191,9 @@ impl Server {
 async fn follow_renewals(certificates: Vec<Arc<Certificate>>) {
     loop {
         sleep(LOOK_FOR_RENEWAL).await;
-        let changed = certificates.iter().filter(|certificate| certificate.has_changed());
+        let changed = certificates
+            .iter()
+            .filter(|certificate| certificate.has_changed());
         changed.for_each(|certificate| reload(certificate));
     }
 }

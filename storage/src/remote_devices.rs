@@ -140,7 +140,8 @@ pub async fn begin(
             .execute(&mut *connection)
             .await?
         }
-        Some(revision) => sqlx::query!(
+        Some(revision) => {
+            sqlx::query!(
             "UPDATE remote_device_lists SET stream_id = $3, position = $4, stale_since = NULL, failures = 0,
                      retry_at = NULL, revision = revision + 1
                  WHERE user_nid = $1 AND revision = $2",
@@ -149,8 +150,9 @@ pub async fn begin(
             stream_id,
             position.0
         )
-        .execute(&mut *connection)
-        .await?,
+            .execute(&mut *connection)
+            .await?
+        }
     };
     if done.rows_affected() == 0 {
         return Ok(false);

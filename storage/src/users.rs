@@ -31,9 +31,12 @@ pub async fn find(connection: &mut Connection, user_id: &str) -> Result<Option<U
 /// The numbers of those of some users that have one, with their IDs, in no order.
 pub async fn find_many(connection: &mut Connection, user_ids: &[&str]) -> Result<Vec<(UserNid, String)>> {
     let ids: Vec<String> = user_ids.iter().map(|id| (*id).to_owned()).collect();
-    let rows = sqlx::query!("SELECT user_nid, user_id FROM users WHERE user_id = ANY($1)", &ids)
-        .fetch_all(connection)
-        .await?;
+    let rows = sqlx::query!(
+        "SELECT user_nid, user_id FROM users WHERE user_id = ANY($1)",
+        &ids
+    )
+    .fetch_all(connection)
+    .await?;
     Ok(rows
         .into_iter()
         .map(|row| (UserNid(row.user_nid), row.user_id))

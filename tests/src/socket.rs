@@ -74,15 +74,16 @@ impl Socket {
             .unwrap_or_else(|answer| panic!("refused: {} {}", answer.status, answer.body))
     }
 
-    /// Connects by the client's token, if the server is there.
+    /// Connects by the client's token, if the server is there and doesn't say that it can't now.
     ///
     /// # Panics
     ///
-    /// When it is there and refuses.
+    /// When it refuses.
     pub async fn connect_if_up(client: &Client) -> Option<Self> {
         match Self::open(client, client.token.as_deref(), Some(SUBPROTOCOL)).await {
             Ok(socket) => Some(socket),
             Err(Refusal::Nobody(_)) => None,
+            Err(Refusal::Answer(answer)) if answer.status == 503 => None,
             Err(Refusal::Answer(answer)) => panic!("refused: {} {}", answer.status, answer.body),
         }
     }

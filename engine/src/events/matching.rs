@@ -44,8 +44,9 @@ pub(crate) fn matches_global(filter: &Filter, event_type: &str) -> bool {
 
 /// Whether `filter` lets a user's presence through.
 pub(crate) fn matches_presence(filter: &Filter, user_id: &UserId) -> bool {
-    is_of_type(filter.types.as_deref(), &filter.not_types, || "m.presence".to_owned())
-        && is_by(filter.senders.as_deref(), &filter.not_senders, Some(user_id))
+    is_of_type(filter.types.as_deref(), &filter.not_types, || {
+        "m.presence".to_owned()
+    }) && is_by(filter.senders.as_deref(), &filter.not_senders, Some(user_id))
 }
 
 /// Whether a filter lets nothing through because of its rooms.

@@ -27,7 +27,8 @@ pub(crate) use fields::Fields;
 use json::{Numbers, essential, read_object, sha256};
 pub(crate) use load::{EventStore, InRoom, stored_redacted_form};
 pub(crate) use matching::{
-    excludes_room, lets_all_through, lets_nothing_through, matches, matches_global, matches_in_room, matches_presence,
+    excludes_room, lets_all_through, lets_nothing_through, matches, matches_global, matches_in_room,
+    matches_presence,
 };
 pub(crate) use member::membership_named;
 use pdu::Pdu;

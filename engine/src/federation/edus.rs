@@ -18,8 +18,8 @@ use super::acl;
 use crate::{
     Engine, Error,
     encryption::{remote_lists, to_device::receive::DIRECT_TO_DEVICE},
-    receipts::{self, READ, RemoteReceipt},
     presence,
+    receipts::{self, READ, RemoteReceipt},
     rooms::{self, Room},
     ticks, typing,
 };

@@ -10,8 +10,8 @@ mod queries;
 mod spaces;
 mod transactions;
 
-pub use at_time::timestamp_to_event;
 pub use crate::encryption::served::{claim_user_keys, devices, user_keys};
+pub use at_time::timestamp_to_event;
 pub use directory::{list as public_rooms, list_filtered as public_rooms_filtered};
 pub use queries::{directory, profile};
 pub use spaces::hierarchy;

@@ -7,8 +7,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use hearth_storage::{
     Position, RoomNid, UserNid, destinations::Destination as Stored, device_lists::OutgoingChange,
-    outgoing::OutgoingEvent,
-    to_device::OutgoingMessage,
+    outgoing::OutgoingEvent, to_device::OutgoingMessage,
 };
 
 use super::{
@@ -674,7 +673,11 @@ mod tests {
         let mut destination = owing(1..=120);
         assert_eq!(destination.has_since(Position(1), 7), None);
         let taken = destination.take();
-        assert_eq!(destination.has_since(Position(50), 7), None, "nobody answered yet");
+        assert_eq!(
+            destination.has_since(Position(50), 7),
+            None,
+            "nobody answered yet"
+        );
         destination.delivered(&taken, 1_000);
         let taken = destination.take();
         destination.delivered(&taken, 5_000);
@@ -683,7 +686,11 @@ mod tests {
         assert_eq!(destination.has_since(Position(51), 7), Some(5_000));
         assert_eq!(destination.has_since(Position(101), 7), None);
         let idle = Destination::default();
-        assert_eq!(idle.has_since(Position(1), 7), Some(7), "the run before served it");
+        assert_eq!(
+            idle.has_since(Position(1), 7),
+            Some(7),
+            "the run before served it"
+        );
         let behind = Destination::of_stored(owing([]).row_of_behind(10), 0);
         assert_eq!(behind.has_since(Position(11), 7), None);
         assert_eq!(behind.has_since(Position(10), 7), Some(7));

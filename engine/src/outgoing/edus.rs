@@ -393,7 +393,10 @@ mod tests {
         assert_eq!(edus[0]["edu_type"], "m.receipt");
         for (edu, (from, event_id)) in edus[1..].iter().zip([("$b", "$c"), ("$d", "$e")]) {
             let content = json!({ "!r:a": { "@u:a": { "event_id": event_id, "from": from, "ts": 5 } } });
-            assert_eq!(*edu, json!({ "edu_type": "chat.hearth.delivery", "content": content }));
+            assert_eq!(
+                *edu,
+                json!({ "edu_type": "chat.hearth.delivery", "content": content })
+            );
         }
     }
 

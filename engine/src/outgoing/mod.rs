@@ -152,7 +152,10 @@ impl Outgoing {
     /// Whether the operator has this server send nothing to that one.
     pub(crate) fn denies(&self, server: &ServerName) -> bool {
         let state = self.state.lock();
-        state.sending.as_ref().is_some_and(|sending| !(sending.allows)(server))
+        state
+            .sending
+            .as_ref()
+            .is_some_and(|sending| !(sending.allows)(server))
     }
 
     /// The log lost what was after `position`, and goes on otherwise from there.

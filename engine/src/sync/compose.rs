@@ -44,7 +44,10 @@ pub(super) async fn compose(
     typing: HashMap<RoomNid, Vec<UserNid>>,
     response: &mut Response,
 ) -> Result<Vec<ToldRoom>, Error> {
-    let mut told_receipts: Vec<_> = materials.iter_mut().map(|material| &mut material.receipts).collect();
+    let mut told_receipts: Vec<_> = materials
+        .iter_mut()
+        .map(|material| &mut material.receipts)
+        .collect();
     ticks::withhold(
         sync.engine,
         sync.requester,
@@ -97,7 +100,12 @@ pub(super) async fn compose(
                 .any(|receipt| receipt.user_nid == sync.requester.user_nid);
             // A room that comes into view is told, whatever the filter leaves of it: the user is in it.
             if material.span.whole || material.span.became_whole || has_read || !is_quiet(&room) {
-                note(room_nid, &room_id, room.weight(), std::mem::take(&mut material.stretches));
+                note(
+                    room_nid,
+                    &room_id,
+                    room.weight(),
+                    std::mem::take(&mut material.stretches),
+                );
                 response.rooms.join.insert(room_id, room);
             }
         } else {

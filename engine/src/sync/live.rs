@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::{Asked, Response, SyncError, parts::Bound, told};
 use crate::{
-    Engine, accounts::Requester, encryption::to_device::told as to_device, filters, ticks,
-    tokens::SyncToken, waiting::Wait,
+    Engine, accounts::Requester, encryption::to_device::told as to_device, filters, ticks, tokens::SyncToken,
+    waiting::Wait,
 };
 
 /// Events of a timeline if the filter says nothing.

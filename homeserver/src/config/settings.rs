@@ -340,7 +340,9 @@ impl Default for RoomSettings {
 
 impl Default for TickSettings {
     fn default() -> Self {
-        Self { max_room_members: 100 }
+        Self {
+            max_room_members: 100,
+        }
     }
 }
 

@@ -200,7 +200,11 @@ async fn account_changes(connection: &mut Connection, from: Position, to: Positi
     Ok(entries.collect())
 }
 
-async fn device_list_changes(connection: &mut Connection, from: Position, to: Position) -> Result<Vec<Entry>> {
+async fn device_list_changes(
+    connection: &mut Connection,
+    from: Position,
+    to: Position,
+) -> Result<Vec<Entry>> {
     let rows = sqlx::query!(
         "SELECT user_nid, only_for, position, device_id FROM device_list_changes
          WHERE position > $1 AND position <= $2",

@@ -268,9 +268,7 @@ async fn joined_at_is_where_the_unbroken_time_in_the_room_began() {
         .entries
         .iter()
         .filter_map(|entry| match &entry.kind {
-            EntryKind::Membership(change) => {
-                Some(change.joined_at.map(|at| at.0 - before.0 + 1))
-            }
+            EntryKind::Membership(change) => Some(change.joined_at.map(|at| at.0 - before.0 + 1)),
             _ => None,
         })
         .collect();

@@ -45,7 +45,9 @@ async fn page(of: &Client, device_id: &str, next_batch: Option<&str>) -> (Vec<u6
     };
     let page = of.post(&events_path(device_id), body).await.ok();
     let events = page["events"].as_array().expect("events");
-    let numbers = events.iter().map(|event| event["content"]["number"].as_u64().expect("a number"));
+    let numbers = events
+        .iter()
+        .map(|event| event["content"]["number"].as_u64().expect("a number"));
     (
         numbers.collect(),
         page["next_batch"].as_str().expect("a token").to_owned(),
@@ -77,7 +79,10 @@ async fn a_dehydrated_device_is_put_found_replaced_and_deleted() {
     for expected in ["one", "fallback"] {
         let claimed = bob.post("/v3/keys/claim", claim.clone()).await.ok();
         let keys = &claimed["one_time_keys"][&alice.user_id]["FIRST"];
-        assert!(keys[format!("signed_curve25519:{expected}")].is_object(), "{claimed}");
+        assert!(
+            keys[format!("signed_curve25519:{expected}")].is_object(),
+            "{claimed}"
+        );
     }
     send(&bob, &alice.user_id, "FIRST", 1).await;
 
@@ -90,10 +95,16 @@ async fn a_dehydrated_device_is_put_found_replaced_and_deleted() {
     put(&alice, "SECOND").await;
     assert_eq!(page(&alice, "SECOND", None).await.0, [0_u64; 0]);
 
-    assert_eq!(alice.delete(DEVICE, None).await.ok(), json!({ "device_id": "SECOND" }));
+    assert_eq!(
+        alice.delete(DEVICE, None).await.ok(),
+        json!({ "device_id": "SECOND" })
+    );
     alice.get(DEVICE).await.refused(404, "M_NOT_FOUND");
     assert_eq!(devices_of(&bob, &alice).await["SECOND"], Value::Null);
-    alice.post(&events_path("SECOND"), json!({})).await.refused(403, "M_FORBIDDEN");
+    alice
+        .post(&events_path("SECOND"), json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
 }
 
 #[tokio::test]
@@ -124,12 +135,17 @@ async fn its_messages_are_read_in_order_again_and_again_until_it_goes() {
         Some(1),
         "the one to all devices"
     );
-    alice.post(&events_path("OTHER"), json!({})).await.refused(403, "M_FORBIDDEN");
+    alice
+        .post(&events_path("OTHER"), json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
     alice
         .post(&events_path(&alice.device_id), json!({}))
         .await
         .refused(403, "M_FORBIDDEN");
-    bob.post(&events_path("DEHYDRATED"), json!({})).await.refused(403, "M_FORBIDDEN");
+    bob.post(&events_path("DEHYDRATED"), json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
     alice
         .post(&events_path("DEHYDRATED"), json!({ "next_batch": "soon" }))
         .await
@@ -149,8 +165,16 @@ async fn a_dehydrated_device_takes_messages_of_another_server_while_nobody_is_lo
     let username = two.alice.user_id.clone();
     two.alice.post("/v3/logout", json!({})).await.ok();
     send(&two.bob, &username, "DEHYDRATED", 1).await;
-    two.bob.send(&room, "m.room.message", text("encrypted")).await.ok();
-    let login = two.a.anonymous().login(&username, hearth_tests::PASSWORD).await.ok();
+    two.bob
+        .send(&room, "m.room.message", text("encrypted"))
+        .await
+        .ok();
+    let login = two
+        .a
+        .anonymous()
+        .login(&username, hearth_tests::PASSWORD)
+        .await
+        .ok();
     let back = two.a.anonymous().session_of(&login);
     until("the message is there", || async {
         (page(&back, "DEHYDRATED", None).await.0 == [1]).then_some(())
@@ -170,16 +194,48 @@ async fn what_is_no_dehydrated_device_is_refused_and_changes_nothing() {
     };
     for (body, status, errcode) in [
         (json!({}), 400, "M_BAD_JSON"),
-        (with(|body| body["device_data"] = json!("pickle")), 400, "M_BAD_JSON"),
+        (
+            with(|body| body["device_data"] = json!("pickle")),
+            400,
+            "M_BAD_JSON",
+        ),
         (with(|body| body["device_data"] = json!({})), 400, "M_BAD_JSON"),
-        (with(|body| body["device_data"]["x"] = json!("x".repeat(1 << 18))), 413, "M_TOO_LARGE"),
-        (with(|body| body["device_id"] = json!("ANOTHER")), 400, "M_INVALID_PARAM"),
+        (
+            with(|body| body["device_data"]["x"] = json!("x".repeat(1 << 18))),
+            413,
+            "M_TOO_LARGE",
+        ),
+        (
+            with(|body| body["device_id"] = json!("ANOTHER")),
+            400,
+            "M_INVALID_PARAM",
+        ),
         (with(|body| body["device_id"] = json!("")), 400, "M_INVALID_PARAM"),
-        (with(|body| body["device_id"] = json!("x".repeat(256))), 400, "M_INVALID_PARAM"),
-        (with(|body| body["device_id"] = json!("\u{0}")), 400, "M_INVALID_PARAM"),
-        (with(|body| body["initial_device_display_name"] = json!("\u{0}")), 400, "M_INVALID_PARAM"),
-        (with(|body| body["device_keys"]["user_id"] = json!("@bob:example.org")), 400, "M_INVALID_PARAM"),
-        (with(|body| body["device_keys"]["keys"] = json!([])), 400, "M_BAD_JSON"),
+        (
+            with(|body| body["device_id"] = json!("x".repeat(256))),
+            400,
+            "M_INVALID_PARAM",
+        ),
+        (
+            with(|body| body["device_id"] = json!("\u{0}")),
+            400,
+            "M_INVALID_PARAM",
+        ),
+        (
+            with(|body| body["initial_device_display_name"] = json!("\u{0}")),
+            400,
+            "M_INVALID_PARAM",
+        ),
+        (
+            with(|body| body["device_keys"]["user_id"] = json!("@bob:example.org")),
+            400,
+            "M_INVALID_PARAM",
+        ),
+        (
+            with(|body| body["device_keys"]["keys"] = json!([])),
+            400,
+            "M_BAD_JSON",
+        ),
     ] {
         alice.put(DEVICE, body).await.refused(status, errcode);
     }

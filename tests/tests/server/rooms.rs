@@ -138,7 +138,10 @@ async fn new_private_rooms_are_encrypted_where_the_operator_says_so() {
     // What the creator's client says stands.
     let own = json!({ "algorithm": "m.megolm.v1.aes-sha2", "rotation_period_msgs": 7 });
     let initial_state = json!([{ "type": "m.room.encryption", "state_key": "", "content": own }]);
-    assert_eq!(encryption(json!({ "initial_state": initial_state })).await, Some(own));
+    assert_eq!(
+        encryption(json!({ "initial_state": initial_state })).await,
+        Some(own)
+    );
 }
 
 #[tokio::test]
