@@ -175,8 +175,9 @@ mod tests {
         let rewrite = |path: &Path, text: &[u8]| {
             let file = std::fs::File::create(path).expect("a file");
             io::Write::write_all(&mut &file, text).expect("it is written");
-            let later = SystemTime::now() + std::time::Duration::from_secs(60);
-            file.set_modified(later).expect("it has a time");
+            let written = file.metadata().and_then(|metadata| metadata.modified());
+            let later = written.expect("it has a time") + std::time::Duration::from_secs(60);
+            file.set_modified(later).expect("it can have another");
         };
         let renewed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         rewrite(&cert, renewed.cert.pem().as_bytes());

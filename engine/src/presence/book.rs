@@ -507,7 +507,7 @@ impl Book {
         let mut all = Vec::new();
         for (user_nid, person) in &mut self.people {
             if let Of::Local(local) = &mut person.of {
-                let _ = local.to_store_at_end(now, self.times);
+                let _ = local.take_to_store_at_end(now, self.times);
                 all.extend(person.store(*user_nid, now, self.times));
             }
         }

@@ -311,7 +311,7 @@ impl Local {
     }
 
     /// The same where the server ends: whoever is connected was seen until now.
-    pub fn to_store_at_end(&mut self, now: i64, times: Times) -> Option<(i64, Option<Arc<str>>, bool)> {
+    pub fn take_to_store_at_end(&mut self, now: i64, times: Times) -> Option<(i64, Option<Arc<str>>, bool)> {
         let seen = self.devices.iter().filter(|device| device.said != State::Offline);
         let seen = seen.map(|device| match device.connections {
             0 => device.seen_at,

@@ -31,7 +31,7 @@ impl Polling {
         let client = client.with_token(client.token.as_deref());
         Self(tokio::spawn(async move {
             loop {
-                client.sync_with("timeout=10000").await;
+                client.sync_with("timeout=10000").await.ok();
             }
         }))
     }

@@ -118,7 +118,7 @@ async fn new_private_rooms_are_encrypted_where_the_operator_says_so() {
     let encryption = async |parameters: Value| {
         let room = alice.create_room(parameters).await.room_id();
         let state = alice.state(&room, "m.room.encryption", "").await;
-        (state.status == 200).then(|| state.body)
+        (state.status == 200).then_some(state.body)
     };
     let megolm = Some(json!({ "algorithm": "m.megolm.v1.aes-sha2" }));
     for parameters in [

@@ -195,9 +195,12 @@ fn after_a_restart_one_who_was_there_has_a_while_to_come_back() {
 #[test]
 fn where_the_server_ends_whoever_is_connected_was_seen() {
     let mut alice = Local::default();
-    assert_eq!(alice.to_store_at_end(T, TIMES), None);
+    assert_eq!(alice.take_to_store_at_end(T, TIMES), None);
     alice.connect(phone(), State::Online, T);
-    assert_eq!(alice.to_store_at_end(T + 100, TIMES), Some((T + 100, None, true)));
+    assert_eq!(
+        alice.take_to_store_at_end(T + 100, TIMES),
+        Some((T + 100, None, true))
+    );
 }
 
 #[test]

@@ -79,7 +79,7 @@ async fn changes_cross_servers_and_what_is_known_is_told_without_asking() {
     heard(bob, alice).await;
     assert_eq!(
         devices(&query(bob, &[alice]).await, alice),
-        [alice.device_id.clone()]
+        std::slice::from_ref(&alice.device_id)
     );
     let tablet = alice.another_device().await;
     publish(&tablet).await;
@@ -103,7 +103,7 @@ async fn changes_cross_servers_and_what_is_known_is_told_without_asking() {
     // What the other server was told it knows, though nobody can be asked.
     a.stop().await;
     let told = query(bob, &[alice]).await;
-    assert_eq!(devices(&told, alice), [alice.device_id.clone()]);
+    assert_eq!(devices(&told, alice), std::slice::from_ref(&alice.device_id));
     assert_eq!(told["master_keys"][&alice.user_id], objects["master_key"]);
     assert_eq!(told["failures"], json!({}));
 }
@@ -128,7 +128,7 @@ async fn a_server_that_is_away_fails_for_its_users_alone() {
         )
         .await
         .ok();
-    assert_eq!(devices(&told, &carol), [carol.device_id.clone()]);
+    assert_eq!(devices(&told, &carol), std::slice::from_ref(&carol.device_id));
     let failed: Vec<&String> = told["failures"].as_object().expect("failures").keys().collect();
     assert_eq!(failed, [nobody.split_once(':').expect("a name").1, a.name()]);
     let wanted = json!({ &alice.user_id: { &alice.device_id: "signed_curve25519" } });
@@ -210,7 +210,8 @@ async fn a_change_that_follows_nothing_known_has_the_list_asked_for_and_one_that
     bob.sync_until(|sync| changed(sync) == set(&[alice])).await;
     let is_known = async || {
         until("the device is known", || async {
-            (devices(&query(bob, &[alice]).await, alice) == [alice.device_id.clone()]).then_some(())
+            (devices(&query(bob, &[alice]).await, alice) == std::slice::from_ref(&alice.device_id))
+                .then_some(())
         })
         .await;
     };
@@ -241,7 +242,7 @@ async fn a_change_that_follows_nothing_known_has_the_list_asked_for_and_one_that
     receive(b, a.name(), &nonsense).await;
     assert_eq!(
         devices(&query(bob, &[alice]).await, alice),
-        [alice.device_id.clone()]
+        std::slice::from_ref(&alice.device_id)
     );
     // What her own server told may still be on its way to him.
     until("nothing more is told", || async {
