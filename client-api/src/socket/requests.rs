@@ -254,8 +254,7 @@ fn allowed(frame: &RequestFrame<'_>) -> Result<(Method, PathAndQuery), MatrixErr
     match segments.as_slice() {
         ["media", _, "upload" | "download" | "thumbnail", ..]
         | ["client", _, "media", "upload" | "download" | "thumbnail", ..] => Err(only_by_http(&route())),
-        ["client", .., "sync" | "events"] | ["client", _, "initialSync"] => {
-            // The events of a room are asked for by their IDs: what ends in this is what waits.
+        ["client", _, "sync" | "events" | "initialSync"] | ["client", "unstable", _, "sync"] => {
             Err(only_by_http(&route()))
         }
         ["client", "unstable", "chat.hearth.socket"] => Err(only_by_http(&route())),

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use hearth_storage::{
-    Position, RoomNid,
+    Position, RoomNid, UserNid,
     outgoing::{self as stored, OutgoingEvent},
 };
 use ruma::ServerName;
@@ -16,7 +16,11 @@ use super::{
     edus::{self, Kind, PendingReceipt, ReceiptKey},
     lists, whom,
 };
-use crate::{Engine, Error, rooms, ticks};
+use crate::{
+    Engine, Error,
+    rooms::{self, Room},
+    ticks, users,
+};
 
 /// The most events of a room that are all sent.
 const ALL_OF_ROOM: usize = 50;
@@ -72,13 +76,23 @@ pub(super) async fn owed(
         let Some(kind) = Kind::of(&receipt.receipt_type) else {
             continue;
         };
-        if room.is_some_and(|room| room.has_server(server))
-            && (kind == Kind::Read || ticks::is_hearth(engine, server).await)
+        let Some(room) = room.filter(|room| room.has_server(server)) else {
+            continue;
+        };
+        if kind == Kind::Read
+            || (ticks::is_hearth(engine, server).await && gives(engine, &room, receipt.user_nid).await?)
         {
             theirs.push(edus::split(position, kind, &receipt));
         }
     }
     Ok((owed, theirs))
+}
+
+/// Whether a user gives what was delivered to them in a room: they may have thought better of it since.
+async fn gives(engine: &Engine, room: &Room, user_nid: UserNid) -> Result<bool, Error> {
+    let preferences = users::preferences(engine, &[user_nid]).await?;
+    let theirs = preferences.get(&user_nid);
+    Ok(theirs.is_some_and(|theirs| ticks::may_count(engine, theirs, room)))
 }
 
 /// Reads off the log what `server` is to get next, until there is enough for a transaction or no more.

@@ -135,6 +135,10 @@ impl Book {
             status_msg,
             is_present,
         } = last_seen;
+        // Who was faster is there already.
+        if self.people.contains_key(&user_nid) {
+            return;
+        }
         let local = Local::returning(last_active_at, status_msg.clone(), now, self.times);
         let mut person = Person::new(Of::Local(local));
         person.stored = Some((last_active_at, status_msg, is_present));
@@ -245,7 +249,16 @@ impl Book {
             && let Some(to_store) = person.to_store(now, times)
             && person.stored.as_ref() != Some(&to_store)
         {
-            let due = now.max(person.stored_at.saturating_add(STORE_EVERY_MS));
+            // That somebody is here again must be known after a kill: they are the ones who are to be told offline then.
+            let is_back = to_store.2
+                && person
+                    .stored
+                    .as_ref()
+                    .is_none_or(|(.., was_present)| !was_present);
+            let due = match is_back {
+                true => now,
+                false => now.max(person.stored_at.saturating_add(STORE_EVERY_MS)),
+            };
             let due = (due / STORE_TOGETHER_MS + 1).saturating_mul(STORE_TOGETHER_MS);
             person.store_due = Some(due);
             self.store_due.insert((due, user_nid));
@@ -338,11 +351,14 @@ impl Book {
             stored,
         } = found;
         rooms.sort_unstable();
+        let was_there = person.stored.as_ref().is_some_and(|(.., is_present)| *is_present);
+        let mut is_nothing_new = false;
         if let Of::Local(local) = &mut person.of {
             local.is_hidden = is_hidden;
             if lookup.is_unread {
                 local.read(stored);
             }
+            is_nothing_new = is_hidden || !(was_there || local.is_set);
         }
         if person.lookup == Some(lookup.change) {
             person.lookup = None;
@@ -351,6 +367,11 @@ impl Book {
         if before.is_none() {
             person.latest = self.version;
             self.arrived.push(user_nid);
+            // Whoever was told nothing of a user takes them to be offline: saying so would tell that they are here.
+            let shown = person.shown(now, self.times);
+            if is_nothing_new && shown.state == State::Offline {
+                person.told = shown;
+            }
         }
         let after = person.rooms.clone();
         self.index(user_nid, before.as_deref(), after.as_deref());

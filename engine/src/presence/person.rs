@@ -117,6 +117,8 @@ pub(super) struct Times {
 pub(super) struct Local {
     devices: Vec<Device>,
     last_active_at: Option<i64>,
+    /// When a device first connected, which counts as being seen for who never was before.
+    came_at: Option<i64>,
     status_msg: Option<Arc<str>>,
     /// What is stored was read, or need not be.
     pub is_read: bool,
@@ -162,6 +164,7 @@ impl Local {
                 lingers_until: now.saturating_add(times.grace_ms),
             }],
             last_active_at: Some(last_active_at),
+            came_at: None,
             status_msg,
             is_read: true,
             is_hidden: false,
@@ -177,6 +180,7 @@ impl Local {
                 self.status_msg = status_msg;
             }
         }
+        self.last_active_at = self.last_active_at.or(self.came_at);
         self.is_read = true;
     }
 
@@ -186,7 +190,11 @@ impl Local {
     /// A connection that says what the one before said is no news: who said otherwise by a request meanwhile is
     /// believed. But `unavailable` is never what a client says without meaning it.
     pub fn connect(&mut self, device_nid: DeviceNid, said: State, now: i64) {
-        self.last_active_at.get_or_insert(now);
+        // Who isn't to be seen leaves no trace in what is stored from before.
+        match self.is_read {
+            true => self.last_active_at.get_or_insert(now),
+            false => self.came_at.get_or_insert(now),
+        };
         let device = self.device(device_nid, now);
         let before = device.said_by_connection.replace(said);
         device.connections += 1;

@@ -91,6 +91,7 @@ impl Marks {
         for (whose, confirmed) in confirmed {
             put(&mut waiting, whose, confirmed.stretches, confirmed.ts);
         }
+        self.news.notify_one();
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{Engine, remote::RemoteError};
 const MOST: usize = 10_000;
 /// How long an answer is, in milliseconds; an answer that is no version is one, too.
 const A_DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// How long a server is left alone that gave none.
+/// How long a server is left alone at most that gave none; less where it is known to be tried again sooner.
 const A_WHILE_MS: i64 = 10 * 60 * 1000;
 
 /// What this server calls its kind, in answer to `/_matrix/federation/v1/version`.
@@ -82,9 +82,13 @@ async fn ask(engine: &Engine, server: &ServerName) -> Known {
     let is_hearth = answer.as_ref().is_ok_and(|response| {
         response.server.as_ref().and_then(|server| server.name.as_deref()) == Some(NAME)
     });
-    let lasts = match answer.as_ref().err().is_some_and(RemoteError::is_passing) {
-        true => A_WHILE_MS,
-        false => A_DAY_MS,
+    let lasts = match answer.as_ref().err() {
+        Some(RemoteError::Unreachable {
+            retry_after: Some(wait),
+            ..
+        }) => i64::try_from(wait.as_millis()).map_or(A_WHILE_MS, |wait| wait.min(A_WHILE_MS)),
+        Some(error) if error.is_passing() => A_WHILE_MS,
+        _ => A_DAY_MS,
     };
     Known {
         is_hearth,

@@ -196,7 +196,8 @@ async fn a_sync_says_what_its_user_is() {
 
 #[tokio::test]
 async fn when_users_were_last_seen_survives_a_restart() {
-    let mut server = Server::start_with(hasty).await;
+    // Long enough that she is there when the server stops.
+    let mut server = Server::start_with(|settings| settings.presence.offline_after_s = 8).await;
     let (alice, bob, _) = a_room_of_two(&server).await;
     alice
         .set_presence(json!({ "presence": "online", "status_msg": "here" }))

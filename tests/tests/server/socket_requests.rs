@@ -94,6 +94,13 @@ async fn what_goes_over_http_only_is_refused_with_its_route() {
             "{error}"
         );
     }
+    // Names that people choose are not those of routes.
+    let room = alice.create_room(json!({})).await.room_id();
+    for name in ["sync", "events"] {
+        let path = format!("/v3/rooms/{room}/send/m.room.message/{name}");
+        let sent = socket.request("PUT", &path, Some(json!({}))).await;
+        assert_eq!(sent["status"], 200, "{sent}");
+    }
     let token = bob.token.clone().expect("a token");
     for path in [
         "https://example.org/_matrix/client/versions".to_owned(),

@@ -25,20 +25,25 @@ pub(in crate::presence) struct Viewer<F> {
 }
 
 impl Book {
-    /// The users of this server who are there, in any of some rooms.
+    /// What another server is to know of the users of this one in any of some rooms: who is there, and who was when it was
+    /// told of them and isn't any more, which it may have missed.
     pub fn there(&self, room_nids: &[RoomNid], limit: usize) -> Vec<News> {
         let members = room_nids.iter().filter_map(|room_nid| self.by_room.get(room_nid));
         let members: HashSet<UserNid> = members.flatten().copied().collect();
         let there = members.into_iter().filter_map(|user_nid| {
             let person = self.people.get(&user_nid)?;
-            let is_there = matches!(person.of, Of::Local(_)) && person.told.state != State::Offline;
-            is_there.then(|| News {
+            let may_be_missed = person.sent_at != 0 && !person.told.is_hidden;
+            let is_there = person.told.state != State::Offline || may_be_missed;
+            (is_there && matches!(person.of, Of::Local(_))).then(|| News {
                 user_nid,
                 shown: person.told.clone(),
                 rooms: Box::default(),
             })
         });
-        there.take(limit).collect()
+        let mut there: Vec<News> = there.collect();
+        there.sort_by_key(|news| news.shown.state == State::Offline);
+        there.truncate(limit);
+        there
     }
 
     /// What there is to tell who was told up to version `counter` of this run, or nothing of it: `limit` users at most.

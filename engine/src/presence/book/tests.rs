@@ -441,3 +441,90 @@ fn ones_own_devices_hear_what_one_says_and_not_that_one_connects() {
     assert_eq!(announced.concerned, HashSet::from([user(1)]));
     assert_eq!(own(&all, Some(upto)), 1);
 }
+
+#[test]
+fn who_hides_or_comes_unseen_is_not_given_away_by_it() {
+    let mut all = Fixture::new(&[(1, &[1]), (2, &[1]), (3, &[1])]);
+    all.connect(3, T);
+    all.round(T);
+    let (_, upto) = all.heard(3, None, T);
+    // Long after they were last seen: one hides, the other says that nobody is to see them.
+    all.book
+        .listen(user(1), device(user(1)), Some(State::Online), T + 1_000);
+    all.book
+        .listen(user(2), device(user(2)), Some(State::Offline), T + 1_000);
+    for lookup in all.book.lookups() {
+        let found = Found {
+            rooms: vec![room(1)],
+            is_hidden: lookup.user_nid == user(1),
+            stored: Some((T - 900_000, Some("away".into()))),
+        };
+        all.book.place(&lookup, found, T + 1_000);
+    }
+    assert!(all.book.announce(T + 1_000).news.is_empty());
+    assert_eq!(all.heard(3, Some(upto), T + 1_000).0, []);
+    let shown = all.book.shown(user(2), false, T + 1_000).unwrap();
+    assert_eq!(
+        (shown.state, shown.last_active_at, shown.status_msg.as_deref()),
+        (State::Offline, Some(T - 900_000), Some("away"))
+    );
+    // Who was never seen before was seen by coming.
+    all.book
+        .listen(user(4), device(user(4)), Some(State::Offline), T + 2_000);
+    all.round(T + 2_000);
+    let shown = all.book.shown(user(4), false, T + 2_000).unwrap();
+    assert_eq!(shown.last_active_at, Some(T + 2_000));
+}
+
+#[test]
+fn who_is_back_before_they_are_expected_is_there() {
+    let mut all = Fixture::new(&[(1, &[1])]);
+    all.connect(1, T);
+    let last_seen = LastSeen {
+        user_nid: user(1),
+        last_active_at: T - 1_000,
+        status_msg: None,
+        is_present: true,
+    };
+    all.book.expect_back(last_seen, T);
+    all.round(T);
+    all.round(T + 60_000);
+    let shown = all.book.shown(user(1), false, T + 60_000).unwrap();
+    assert_eq!(shown.state, State::Online);
+}
+
+#[test]
+fn that_a_user_is_back_is_stored_at_once() {
+    let mut all = Fixture::new(&[(1, &[1])]);
+    all.connect(1, T);
+    all.round(T);
+    assert!(all.book.take_to_store(T + 5_000)[0].is_present);
+    all.disconnect(1, T + 10_000);
+    all.round(T + 41_000);
+    assert!(!all.book.take_to_store(T + 70_000)[0].is_present);
+    all.connect(1, T + 71_000);
+    all.round(T + 71_000);
+    assert!(all.book.take_to_store(T + 76_000)[0].is_present);
+}
+
+#[test]
+fn a_server_that_is_back_is_told_who_went_meanwhile() {
+    let mut all = Fixture::new(&[(1, &[1]), (2, &[1])]);
+    all.connect(1, T);
+    all.round(T);
+    all.disconnect(1, T + 1_000);
+    all.round(T + 40_000);
+    all.book
+        .listen(user(2), device(user(2)), Some(State::Offline), T + 40_000);
+    all.round(T + 40_000);
+    let there = all.book.there(&[room(1)], LIMIT);
+    let told: Vec<_> = there
+        .iter()
+        .map(|news| (news.user_nid, news.shown.state))
+        .collect();
+    assert_eq!(
+        told,
+        [(user(1), State::Offline)],
+        "and nothing of who was never told of"
+    );
+}

@@ -137,6 +137,7 @@ fn a_request_is_a_moment_of_presence_without_a_connection() {
 fn who_does_not_want_to_be_seen_is_not_given_away_by_what_they_do() {
     let mut alice = Local::default();
     alice.connect(phone(), State::Offline, T);
+    alice.read(None);
     assert_eq!(state(&mut alice, T), State::Offline);
     alice.act(phone(), T + 60_000);
     alice.disconnect(phone(), T + 90_000, TIMES);

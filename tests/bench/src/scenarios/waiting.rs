@@ -29,24 +29,10 @@ pub async fn run(bench: &Bench, door: Door) -> Result<Vec<Outcome>, ScenarioErro
     for members in clients.chunks_mut(ROOM) {
         bench.room_of(members).await?;
     }
-    let mut waiters = first_syncs(bench, &clients, door).await?;
-    drop(clients);
     // What the second half adds: by then the server has the memory that the first syncs needed for themselves.
-    let (first, second) = waiters.split_at_mut(count / 2);
-    let added = second.len() as f64;
-    let both = async {
-        let before = settled_memory(bench).await;
-        let after = tokio::select! {
-            // Polls that all failed leave nobody waiting, and no figure.
-            _ = join_all(second.iter_mut().map(wait)) => None,
-            after = settled_memory(bench) => after,
-        };
-        before.zip(after)
-    };
-    let both = tokio::select! {
-        _ = join_all(first.iter_mut().map(wait)) => None,
-        both = both => both,
-    };
+    let halves = clients.split_at(count / 2);
+    let added = halves.1.len() as f64;
+    let both = memory(bench, door, halves).await?;
     let each = both.map(|(before, after)| (after as f64 - before as f64) / KIB / added);
     let (name, on) = match door {
         Door::Polls => ("waiting", ""),
@@ -60,6 +46,29 @@ pub async fn run(bench: &Bench, door: Door) -> Result<Vec<Outcome>, ScenarioErro
         }
         .with("KiB a client", each),
     ])
+}
+
+/// The server's memory before and after the second half connects, syncs and waits, while the first half waits.
+async fn memory(
+    bench: &Bench,
+    door: Door,
+    (first, second): (&[Client], &[Client]),
+) -> Result<Option<(u64, u64)>, ClientError> {
+    let mut first = first_syncs(bench, first, door).await?;
+    let both = async {
+        let before = settled_memory(bench).await;
+        let mut second = first_syncs(bench, second, door).await?;
+        let after = tokio::select! {
+            // Polls that all failed leave nobody waiting, and no figure.
+            _ = join_all(second.iter_mut().map(wait)) => None,
+            after = settled_memory(bench) => after,
+        };
+        Ok(before.zip(after))
+    };
+    tokio::select! {
+        _ = join_all(first.iter_mut().map(wait)) => Ok(None),
+        both = both => both,
+    }
 }
 
 async fn settled_memory(bench: &Bench) -> Option<u64> {
