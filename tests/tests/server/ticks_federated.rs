@@ -177,6 +177,14 @@ async fn what_was_passed_over_after_an_outage_is_not_said_to_be_received() {
     }
     two.a.restart().await;
     let alice = &two.alice;
+    // How far it got is written down now and then: what came after is sent again.
+    for event in [&before, &sent[59]] {
+        until("it is known again", || async {
+            let told = status(alice, &room, event).await;
+            told["received"][&other].is_object().then_some(())
+        })
+        .await;
+    }
     for (event, has) in [(&before, true), (&sent[0], false), (&sent[59], true)] {
         let told = status(alice, &room, event).await;
         assert_eq!(told["received"][&other].is_object(), has, "{told}");
