@@ -20,7 +20,7 @@ const USERS: usize = 40;
 const PACE: Duration = Duration::from_millis(500);
 /// Before somebody who was refused comes again.
 const PAUSE: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 const END: &str = "the end";
 
 /// What a client does while the server lives for the first time.
