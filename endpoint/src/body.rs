@@ -9,7 +9,6 @@ use axum::{
 use bytes::Bytes;
 use hearth_engine::Engine;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_LENGTH};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ruma::api::error::ErrorKind;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::time::timeout;
@@ -35,15 +34,9 @@ const CROWDED: Duration = Duration::from_secs(10);
 
 /// Reads at most `limit` bytes.
 pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, MatrixError> {
-    if declared(headers).is_some_and(|length| length > limit as u64) {
-        return Err(too_large(limit));
-    }
-    match timeout(READ_TIMEOUT, Limited::new(body, limit).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
-        Ok(Err(_)) => Err(broken()),
-        Err(_) => Err(too_slow()),
-    }
+    // None is large enough to wait for a place.
+    let (body, _) = read_in_place(headers, body, limit, limit, std::future::pending()).await?;
+    Ok(body)
 }
 
 /// Reads at most `limit` bytes. A body that grows beyond `small` waits for a `place`, which comes with it.

@@ -2,7 +2,7 @@
 //! asks for much at once, or sends it, or reads it slowly, waits for itself.
 
 use std::{
-    collections::VecDeque, error::Error as StdError, fmt, hash::Hash, pin::pin, sync::Arc, time::Duration,
+    collections::VecDeque, error::Error as StdError, fmt, hash::Hash, io, pin::pin, sync::Arc, time::Duration,
 };
 
 use axum::body::Body;
@@ -19,8 +19,11 @@ use tokio::{
 const PEERS: usize = 10_000;
 /// How long anyone waits for a place.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the rest of a large body may take to arrive, or to be read by the other side.
-const REST: Duration = Duration::from_secs(2 * 60);
+/// How long a large body may take, to arrive or to be read by the other side: at first, and for each MiB of it.
+const LEAST: Duration = Duration::from_secs(30);
+const EACH_MIB: Duration = Duration::from_secs(10);
+/// It is looked at after so many bytes how fast a body comes.
+const STEP: usize = 1 << 20;
 /// A large answer is handed on in pieces of as many bytes.
 const PIECE: usize = 64 << 10;
 
@@ -77,6 +80,12 @@ impl<K> fmt::Debug for Places<K> {
     }
 }
 
+/// How long a body may take of which there are as many bytes.
+fn patience(bytes: usize) -> Duration {
+    let mib = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+    LEAST + EACH_MIB * mib
+}
+
 /// Why a body was not read to its end.
 #[derive(Debug)]
 pub enum ReadError {
@@ -84,7 +93,7 @@ pub enum ReadError {
     TooLarge,
     /// There was no place for it.
     Crowded,
-    /// It had grown large, and the rest took too long.
+    /// It had grown large, and the rest came too slowly.
     TooSlow,
     /// The connection broke, or its framing did.
     Broken(Box<dyn StdError + Send + Sync>),
@@ -107,9 +116,15 @@ where
         return Ok((pieces.joined(), None));
     }
     let place = place.await.map_err(|Crowded| ReadError::Crowded)?;
-    let rest = timeout(REST, pieces.fill(&mut body, limit, limit)).await;
-    rest.map_err(|_| ReadError::TooSlow)??;
-    Ok((pieces.joined(), Some(place)))
+    let began = Instant::now();
+    loop {
+        let next = pieces.length.saturating_add(STEP).min(limit);
+        let until = began + patience(pieces.length);
+        let filled = timeout_at(until, pieces.fill(&mut body, next, limit)).await;
+        if !filled.map_err(|_| ReadError::TooSlow)?? {
+            return Ok((pieces.joined(), Some(place)));
+        }
+    }
 }
 
 /// What was read of a body.
@@ -154,22 +169,30 @@ impl Pieces {
 }
 
 /// A large body that goes out piece by piece. `held` is dropped when the last piece is on its way, or the other side
-/// has taken too long to read: then the body ends early, which breaks off the connection.
-pub fn in_pieces(mut body: Bytes, held: impl Send + 'static) -> Body {
+/// has taken too long to read: then the body ends in an error, which breaks off the exchange.
+pub fn in_pieces(body: Bytes, held: impl Send + 'static) -> Body {
     let (pieces, coming) = mpsc::channel::<Bytes>(1);
+    let length = body.len();
     tokio::spawn(async move {
-        let _held = held;
-        let until = Instant::now() + REST;
-        while !body.is_empty() {
-            let piece = body.split_to(PIECE.min(body.len()));
-            if !matches!(timeout_at(until, pieces.send(piece)).await, Ok(Ok(()))) {
-                return;
+        let until = Instant::now() + patience(body.len());
+        for piece in body.chunks(PIECE) {
+            // A copy: what waits for a slow reader must not keep the whole.
+            let sent = timeout_at(until, pieces.send(Bytes::copy_from_slice(piece))).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                break;
             }
         }
+        drop((body, held));
     });
-    let coming = stream::unfold(coming, |mut coming| async move {
-        let piece = coming.recv().await?;
-        Some((Ok::<_, std::convert::Infallible>(piece), coming))
+    let coming = stream::unfold((coming, length), |(mut coming, left)| async move {
+        match coming.recv().await {
+            Some(piece) => {
+                let left = left - piece.len();
+                Some((Ok(piece), (coming, left)))
+            }
+            None if left > 0 => Some((Err(io::Error::from(io::ErrorKind::TimedOut)), (coming, 0))),
+            None => None,
+        }
     });
     Body::from_stream(coming)
 }
@@ -258,9 +281,10 @@ mod tests {
         let place = places.take(&"a").await.expect("a place");
         let mut body = in_pieces(Bytes::from(vec![0; 10 * PIECE]), place);
         body.frame().await.expect("a piece").expect("a piece");
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(patience(10 * PIECE)).await;
         assert!(places.take(&"a").await.is_ok());
-        let rest = body.collect().await.expect("what was on its way").to_bytes();
-        assert!(rest.len() < 9 * PIECE, "{}", rest.len());
+        body.frame().await.expect("a piece").expect("what was on its way");
+        let end = body.frame().await.expect("an end");
+        assert!(end.is_err(), "what was cut short is not taken for the whole");
     }
 }

@@ -55,14 +55,16 @@ impl Turns {
             }))
         })?;
         let here = Arc::clone(&line.here).try_acquire_owned().map_err(|_| Crowded)?;
+        let at_work = Arc::clone(&line.at_work).acquire_owned().await;
+        let at_work = at_work.map_err(|_| Crowded)?;
+        // Last, since all servers share them: nobody has one who can't go on at once.
         let answer = match is_large {
             true => Some(self.answers.take(&origin.to_owned()).await?),
             false => None,
         };
-        let at_work = Arc::clone(&line.at_work).acquire_owned().await;
         Ok(Turn {
             _here: here,
-            _at_work: at_work.map_err(|_| Crowded)?,
+            _at_work: at_work,
             _answer: answer,
         })
     }

@@ -39,8 +39,9 @@ pub(in crate::rooms) use vouched::{Vouched, vouched, with as with_vouched};
 
 /// How long a request waits for the whole state of a room.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Rooms whose state is asked for at once: each takes as much memory as its answer.
-const AT_ONCE: usize = 4;
+/// Rooms whose state is asked for at once: each takes as much memory as its answer, and a join must find a place for its
+/// own beside them.
+const AT_ONCE: usize = 2;
 
 /// The rooms that were joined with a part of their state.
 #[derive(Debug)]
