@@ -135,6 +135,10 @@ impl Engine {
         partial::load(&engine).await?;
         encryption::begin(&engine).await?;
         tokio::spawn(follow(Arc::downgrade(&engine), receiver));
+        // Before anybody changes keys, so that nothing is entered twice.
+        if let Err(error) = encryption::announce::enter_pending(&engine).await {
+            tracing::warn!(%error, "changes of keys could not be entered into the log; trying again later");
+        }
         tokio::spawn(upkeep(Arc::downgrade(&engine)));
         tokio::spawn(notices::hear(Arc::downgrade(&engine)));
         tokio::spawn(propagate::resume(Arc::downgrade(&engine)));
@@ -253,7 +257,8 @@ async fn upkeep(engine: std::sync::Weak<Engine>) {
         {
             tracing::warn!(%error, "old transaction ids could not be dropped; trying again later");
         }
-        if round.is_multiple_of(6)
+        if round != 0
+            && round.is_multiple_of(6)
             && let Err(error) = encryption::announce::enter_pending(&alive).await
         {
             tracing::warn!(%error, "changes of keys could not be entered into the log; trying again later");

@@ -1,7 +1,7 @@
 //! `keys/claim`: a one-time key of each device that somebody wants to begin an encrypted session with.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -116,10 +116,10 @@ pub(super) async fn claim_local(engine: &Engine, wanted: &Wanted) -> Result<Keys
         })
         .collect();
     let mut claimed = one_time_keys::claim(&mut transaction, &wanted, engine.clock.now_ms()).await?;
-    let rest: Vec<(DeviceNid, &str)> = wanted
-        .iter()
-        .copied()
-        .filter(|(device_nid, _)| !claimed.iter().any(|one| one.device_nid == *device_nid))
+    let have: HashSet<DeviceNid> = claimed.iter().map(|one| one.device_nid).collect();
+    let rest = wanted.iter().copied();
+    let rest: Vec<(DeviceNid, &str)> = rest
+        .filter(|(device_nid, _)| !have.contains(device_nid))
         .collect();
     if !rest.is_empty() {
         claimed.extend(one_time_keys::claim_fallback(&mut transaction, &rest).await?);

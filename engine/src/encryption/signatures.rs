@@ -69,6 +69,8 @@ pub async fn upload(
     if signed.values().map(|keys| keys.iter().count()).sum::<usize>() > MAX_SIGNED {
         return Err(UploadSignaturesError::TooMany);
     }
+    // Nobody is asked about a user none of whose keys is signed.
+    let signed = signed.iter().filter(|(_, keys)| keys.iter().next().is_some());
     let own = own(engine, requester).await?;
     let mut failures = Failures::new();
     let mut taken = Vec::new();

@@ -261,6 +261,7 @@ async fn look(
 ) -> Result<Option<Response>, SyncError> {
     let told = told(engine, requester, asked).await?;
     let is_due = asked.token.is_none_or(|token| token.is_unfinished())
+        || told.has_more
         || asked.full_state
         || told.is_cut_back
         || Instant::now() >= asked.deadline

@@ -29,6 +29,8 @@ use crate::{
 
 /// How long what is confirmed waits for more.
 const GATHERING: Duration = Duration::from_millis(500);
+/// Before what could not be written is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
 /// Users in rooms of whom something waits, at most; 200 bytes each.
 const MOST_WAITING: usize = 100_000;
 /// Stretches that wait of one user in a room.
@@ -91,7 +93,6 @@ impl Marks {
         for (whose, confirmed) in confirmed {
             put(&mut waiting, whose, confirmed.stretches, confirmed.ts);
         }
-        self.news.notify_one();
     }
 }
 
@@ -133,6 +134,13 @@ pub(crate) async fn keep(engine: Weak<Engine>) {
             let (error, unwritten) = *unwritten;
             tracing::warn!(%error, "what was delivered could not be written; trying again");
             ticks.marks.put_back(unwritten);
+            if shutdown
+                .run_until_cancelled(tokio::time::sleep(PAUSE))
+                .await
+                .is_some()
+            {
+                ticks.marks.news.notify_one();
+            }
         }
         if shutdown.is_cancelled() {
             return;
